@@ -1,0 +1,159 @@
+"""Every key with its default; a yaml file may set these keys and no others.
+
+The values are those of Semantic-SAM with a SwinT backbone, trained on SA-1B.
+"""
+
+from __future__ import annotations
+
+from .config import CfgNode as CN
+
+
+def default_cfg() -> CN:
+    """Return a new configuration."""
+    cfg = CN()
+    # Modules (dotted names or .py files) that register parts from outside the package.
+    cfg.IMPORTS = []
+    cfg.OUTPUT_DIR = "./output"
+    # Seed of every random draw; negative for a fresh one.
+    cfg.SEED = 42
+    cfg.MODEL = _model()
+    cfg.INPUT = _input()
+    cfg.DATASETS = CN({"TRAIN": (), "TEST": ()})
+    cfg.DATALOADER = _dataloader()
+    cfg.SOLVER = _solver()
+    cfg.TEST = _test()
+    return cfg
+
+
+def _model() -> CN:
+    model = CN()
+    model.META_ARCHITECTURE = "PromptableSegmentor"
+    # A file or url; "" leaves the random initialisation.
+    model.WEIGHTS = ""
+    # "auto": a GPU if there is one.
+    model.DEVICE = "auto"
+    # RGB, 0..255.
+    model.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    model.PIXEL_STD = [58.395, 57.12, 57.375]
+    # Trade compute for memory in backbone and pixel decoder during training.
+    model.ACTIVATION_CHECKPOINTING = False
+
+    model.BACKBONE = CN({"NAME": "SwinTransformer"})
+    # ImageNet weights of the backbone alone (Microsoft's key names), loaded before MODEL.WEIGHTS.
+    model.BACKBONE.WEIGHTS = ""
+    model.SWIN = CN()
+    model.SWIN.EMBED_DIM = 96
+    model.SWIN.DEPTHS = [2, 2, 6, 2]
+    model.SWIN.NUM_HEADS = [3, 6, 12, 24]
+    model.SWIN.WINDOW_SIZE = 7
+    model.SWIN.MLP_RATIO = 4.0
+    model.SWIN.QKV_BIAS = True
+    model.SWIN.DROP_PATH_RATE = 0.3
+    model.TIMM = CN({"NAME": "resnet50", "PRETRAINED": False})
+
+    pixel = model.PIXEL_DECODER = CN()
+    pixel.NAME = "MSDeformAttnPixelDecoder"
+    pixel.CONV_DIM = 256
+    pixel.MASK_DIM = 256
+    pixel.NUM_LAYERS = 6
+    pixel.NUM_HEADS = 8
+    pixel.NUM_POINTS = 4
+    pixel.DIM_FEEDFORWARD = 2048
+    # Levels of the transformer: the three coarsest backbone maps and, beyond, extra stride-2 ones.
+    pixel.NUM_LEVELS = 4
+
+    decoder = model.DECODER = CN()
+    decoder.NAME = "MaskDINODecoder"
+    decoder.HIDDEN_DIM = 256
+    decoder.NUM_LAYERS = 9
+    decoder.NUM_HEADS = 8
+    decoder.NUM_POINTS = 4
+    decoder.DIM_FEEDFORWARD = 2048
+    # K: content tokens, and so masks, a prompt.
+    decoder.NUM_TOKENS = 6
+    # Let prompts of one batch attend to each other at inference, as the original's demo did.
+    decoder.CROSS_PROMPT_ATTENTION = False
+    # Type embedding of a click at inference; the released models were used with 0 (box).
+    decoder.INFERENCE_CLICK_TYPE = 0
+
+    model.REGION_HEADS = CN({"NAMES": []})
+
+    criterion = model.CRITERION = CN()
+    criterion.NAME = "ManyToManyCriterion"
+    criterion.BCE_WEIGHT = 5.0
+    criterion.DICE_WEIGHT = 5.0
+    criterion.BOX_WEIGHT = 5.0
+    criterion.GIOU_WEIGHT = 2.0
+    criterion.IOU_WEIGHT = 1.0
+    # Points a mask at which losses are evaluated, and how they are drawn (PointRend).
+    criterion.NUM_POINTS = 12544
+    criterion.OVERSAMPLE_RATIO = 3.0
+    criterion.IMPORTANCE_SAMPLE_RATIO = 0.75
+    # What the IoU head learns: "dice" (1 - dice loss, not detached, as released) or "iou" (detached).
+    criterion.IOU_TARGET = "dice"
+    return model
+
+
+def _input() -> CN:
+    node = CN()
+    # Training: square of this side, filled by large-scale jitter.
+    node.IMAGE_SIZE = 1024
+    node.MIN_SCALE = 0.99
+    node.MAX_SCALE = 1.01
+    node.FLIP_PROB = 0.5
+    # Evaluation: shortest side, with a cap on the longest.
+    node.MIN_SIZE_TEST = 800
+    node.MAX_SIZE_TEST = 1333
+    # Decode a JPEG at reduced size where the target is smaller.
+    node.JPEG_DRAFT = True
+    # Prompts an image in training.
+    node.NUM_PROMPTS = 60
+    # Share of the training prompts that are boxes; the rest are clicks.
+    node.BOX_PROMPT_RATIO = 0.0
+    # Noise on prompts in training, as a share of their size.
+    node.PROMPT_NOISE = 0.4
+    return node
+
+
+def _dataloader() -> CN:
+    node = CN()
+    node.NUM_WORKERS = 4
+    # Stop when more than this share of the rows read so far was unusable.
+    node.MAX_BAD_FRACTION = 0.05
+    return node
+
+
+def _solver() -> CN:
+    solver = CN()
+    # Images of all ranks together in one optimizer step.
+    solver.IMS_PER_BATCH = 8
+    # Forward-backward passes that make one step; IMS_PER_BATCH is divided among them.
+    solver.GRAD_ACCUMULATION = 1
+    solver.MAX_ITER = 368750
+    solver.BASE_LR = 1.0e-4
+    solver.BACKBONE_MULTIPLIER = 0.1
+    solver.WEIGHT_DECAY = 0.05
+    solver.WEIGHT_DECAY_NORM = 0.0
+    solver.WEIGHT_DECAY_EMBED = 0.0
+    # "WarmupMultiStepLR" or "WarmupCosineLR".
+    solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    solver.STEPS = (327778, 355092)
+    solver.GAMMA = 0.1
+    solver.WARMUP_ITERS = 10
+    solver.WARMUP_FACTOR = 1.0
+    # Norm of the whole model's gradient; 0 to leave it.
+    solver.CLIP_GRADIENT_NORM = 0.01
+    solver.AMP = CN({"ENABLED": False, "DTYPE": "bfloat16"})
+    solver.EMA = CN({"ENABLED": False, "DECAY": 0.9999})
+    solver.CHECKPOINT_PERIOD = 5000
+    # Checkpoints kept besides those at the end; 0 for all.
+    solver.KEEP_CHECKPOINTS = 3
+    solver.LOG_PERIOD = 20
+    return solver
+
+
+def _test() -> CN:
+    test = CN()
+    # Iterations between evaluations during training; 0 for the end only.
+    test.EVAL_PERIOD = 0
+    return test

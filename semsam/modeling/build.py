@@ -1,0 +1,54 @@
+"""The registries of the model's parts, what each part promises, and their builders."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from semsam.config import CfgNode
+from semsam.utils.registry import Registry
+
+META_ARCH = Registry("META_ARCH")
+"""``forward(list[dict])`` -> dict of losses (training) or list of ``{"instances": Instances}``."""
+
+BACKBONE = Registry("BACKBONE")
+"""``cls(cfg)``; ``forward((B, 3, H, W))`` -> dict name -> (B, C, h, w); ``output_shape()``."""
+
+PIXEL_DECODER = Registry("PIXEL_DECODER")
+"""``cls(cfg, shapes)``; ``forward(dict)`` -> dict with ``mask_features`` and ``multi_scale``."""
+
+DECODER = Registry("DECODER")
+"""``cls(cfg, shapes, num_extra_tokens)``; ``forward(dict, Prompts)`` -> PromptOutput."""
+
+REGION_HEAD = Registry("REGION_HEAD")
+"""``cls(cfg, token_dim)``; ``num_tokens``; ``losses(PromptOutput, list[Instances],
+list[PromptTargets])`` -> dict of scalars; ``inference(PromptOutput)`` -> dict of (B, N, ...)."""
+
+CRITERION = Registry("CRITERION")
+"""``cls(cfg)``; ``forward(PromptOutput, list[Instances], list[PromptTargets])`` -> weighted losses."""
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """Build the meta-architecture that ``cfg.MODEL.META_ARCHITECTURE`` names, on its device."""
+    import_all_parts()
+    model = META_ARCH.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    return model.to(resolve_device(cfg.MODEL.DEVICE))
+
+
+def import_all_parts() -> None:
+    """Import every part that ships with semsam, so that the registries are full."""
+    from . import backbone, criterion, decoder, meta_arch, pixel_decoder, region_heads  # noqa: F401
+
+
+def resolve_device(name: str) -> torch.device:
+    """``"auto"`` -> the first GPU if there is one, else the CPU; other names as torch reads them.
+
+    Raises:
+        ValueError: if a CUDA device is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"MODEL.DEVICE is '{name}' but torch sees no GPU; use 'cpu' or 'auto'")
+    return device

@@ -1,0 +1,18 @@
+"""The records that pass between data, models and evaluation."""
+
+from .boxes import Boxes, box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, masks_to_boxes
+from .image_list import ImageList
+from .instances import Instances
+from .prompts import PromptOutput, Prompts, PromptTargets
+
+__all__ = [
+    "Boxes",
+    "ImageList",
+    "Instances",
+    "PromptOutput",
+    "PromptTargets",
+    "Prompts",
+    "box_cxcywh_to_xyxy",
+    "box_xyxy_to_cxcywh",
+    "masks_to_boxes",
+]

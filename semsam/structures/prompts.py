@@ -1,0 +1,221 @@
+"""What a user asks (prompts), what the decoder answers (output), what training expects (targets).
+
+These three records are all that data, decoders, criteria and region heads share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Width and height, in pixels of the model's input, of the box drawn around a training click.
+CLICK_EXTENT = 6.0
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of B images, N an image, padded to the longest; ``valid`` tells which are real.
+
+    Coordinates are x, y in pixels of the model's input frame: the resized image before padding,
+    (0, 0) at the top-left corner of the top-left pixel. Padding lies at the bottom and the right,
+    so it does not move them.
+
+    Attributes:
+        points: (B, N, P, 2) float32.
+        labels: (B, N, P) int64; 1 foreground, 0 background, -1 no point.
+        extents: (B, N, 2) float32; width and height of the box that stands for a click in decoders
+            that read a click as a small box (Mask-DINO).
+        boxes: (B, N, 4) float32 XYXY; zeros where ``has_box`` is False.
+        has_box: (B, N) bool.
+        valid: (B, N) bool.
+    """
+
+    points: Tensor
+    labels: Tensor
+    extents: Tensor
+    boxes: Tensor
+    has_box: Tensor
+    valid: Tensor
+
+    @staticmethod
+    def from_points(
+        points: Tensor,
+        labels: Tensor | None = None,
+        extents: Tensor | tuple[float, float] = (CLICK_EXTENT, CLICK_EXTENT),
+    ) -> Prompts:
+        """Clicks on one image.
+
+        Args:
+            points: (N, 2) one click a prompt, or (N, P, 2) several; x, y pixels.
+            labels: (N,) or (N, P); all foreground if None.
+            extents: (N, 2), or one (width, height) for all, in pixels.
+
+        Raises:
+            ValueError: if shapes do not fit together.
+        """
+        points = torch.as_tensor(points, dtype=torch.float32)
+        if points.dim() == 2:
+            points = points[:, None]
+        if points.dim() != 3 or points.shape[-1] != 2:
+            raise ValueError(f"points must be (N, 2) or (N, P, 2), got {tuple(points.shape)}")
+        number, each = points.shape[:2]
+        if labels is None:
+            labels = torch.ones(number, each, dtype=torch.long, device=points.device)
+        labels = torch.as_tensor(labels, dtype=torch.long, device=points.device)
+        if labels.numel() != number * each:
+            raise ValueError(f"{number * each} points need as many labels, got {tuple(labels.shape)}")
+        extents = torch.as_tensor(extents, dtype=torch.float32, device=points.device)
+        return Prompts(
+            points=points[None],
+            labels=labels.reshape(1, number, each),
+            extents=extents.expand(number, 2)[None],
+            boxes=points.new_zeros(1, number, 4),
+            has_box=torch.zeros(1, number, dtype=torch.bool, device=points.device),
+            valid=torch.ones(1, number, dtype=torch.bool, device=points.device),
+        )
+
+    @staticmethod
+    def from_boxes(boxes: Tensor) -> Prompts:
+        """Boxes on one image.
+
+        Args:
+            boxes: (N, 4) XYXY pixels.
+
+        Raises:
+            ValueError: if the shape is another, or a box has its right or bottom edge before the
+                left or top one.
+        """
+        boxes = torch.as_tensor(boxes, dtype=torch.float32)
+        if boxes.dim() != 2 or boxes.shape[-1] != 4:
+            raise ValueError(f"boxes must be (N, 4), got {tuple(boxes.shape)}")
+        if bool((boxes[:, 2:] < boxes[:, :2]).any()):
+            raise ValueError("boxes are x0, y0, x1, y1 with x1 >= x0 and y1 >= y0")
+        number, device = boxes.shape[0], boxes.device
+        return Prompts(
+            points=boxes.new_zeros(1, number, 1, 2),
+            labels=torch.full((1, number, 1), -1, dtype=torch.long, device=device),
+            extents=boxes.new_zeros(1, number, 2),
+            boxes=boxes[None],
+            has_box=torch.ones(1, number, dtype=torch.bool, device=device),
+            valid=torch.ones(1, number, dtype=torch.bool, device=device),
+        )
+
+    @staticmethod
+    def cat(parts: list[Prompts]) -> Prompts:
+        """Join prompts of the same images, one after the other along N."""
+        each = max(p.points.shape[2] for p in parts)
+        return _join([p._pad(p.num_prompts, each) for p in parts], dim=1)
+
+    @staticmethod
+    def collate(parts: list[Prompts]) -> Prompts:
+        """Stack the prompts of several images, padded to the longest.
+
+        Raises:
+            ValueError: if the list is empty.
+        """
+        if not parts:
+            raise ValueError("a batch needs the prompts of at least one image")
+        number = max(p.num_prompts for p in parts)
+        each = max(p.points.shape[2] for p in parts)
+        return _join([p._pad(number, each) for p in parts], dim=0)
+
+    def _pad(self, number: int, each: int) -> Prompts:
+        more_n, more_p = number - self.num_prompts, each - self.points.shape[2]
+        pad = torch.nn.functional.pad
+        return Prompts(
+            points=pad(self.points, (0, 0, 0, more_p, 0, more_n)),
+            labels=pad(self.labels, (0, more_p, 0, more_n), value=-1),
+            extents=pad(self.extents, (0, 0, 0, more_n)),
+            boxes=pad(self.boxes, (0, 0, 0, more_n)),
+            has_box=pad(self.has_box, (0, more_n)),
+            valid=pad(self.valid, (0, more_n)),
+        )
+
+    @property
+    def num_prompts(self) -> int:
+        """N, padding included."""
+        return self.valid.shape[1]
+
+    def __len__(self) -> int:
+        """B, the number of images."""
+        return self.valid.shape[0]
+
+    def __getitem__(self, item: slice) -> Prompts:
+        """Select images by slice."""
+        return Prompts(*(getattr(self, f.name)[item] for f in fields(self)))
+
+    def to(self, device: torch.device | str) -> Prompts:
+        """The same prompts on a device."""
+        return Prompts(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+def _join(parts: list[Prompts], dim: int) -> Prompts:
+    return Prompts(*(torch.cat([getattr(p, f.name) for p in parts], dim) for f in fields(Prompts)))
+
+
+@dataclass(frozen=True)
+class PromptTargets:
+    """Which ground-truth masks answer each of the N prompts of one image.
+
+    Attributes:
+        seeds: (N,) int64, index of the mask from which the prompt was drawn.
+        levels: (N, L) int64, indices of every mask that contains the click (all granularities,
+            the seed among them unless it was cut), padded with -1.
+    """
+
+    seeds: Tensor
+    levels: Tensor
+
+    def to(self, device: torch.device | str) -> PromptTargets:
+        """The same targets on a device."""
+        return PromptTargets(self.seeds.to(device), self.levels.to(device))
+
+
+@dataclass(frozen=True)
+class PromptOutput:
+    """What a decoder answers to B x N prompts with K masks each.
+
+    Attributes:
+        mask_logits: (B, N, K, h, w) over the padded frame, at the decoder's stride.
+        scores: (B, N, K) predicted quality (IoU) of each mask, not squashed.
+        boxes: (B, N, K, 4) cx, cy, w, h in [0, 1] of the padded frame; None if not predicted.
+        tokens: (B, N, T, C) every output token of a prompt; the first K belong to the masks.
+        valid: (B, N) bool, from the prompts.
+        padded_size: (H, W) in pixels of the padded frame.
+        context: image features as the decoder leaves them, for region heads.
+        aux: outputs of earlier layers, first layer first; empty at inference.
+    """
+
+    mask_logits: Tensor
+    scores: Tensor
+    boxes: Tensor | None
+    tokens: Tensor
+    valid: Tensor
+    padded_size: tuple[int, int]
+    context: dict[str, Any] = field(default_factory=dict)
+    aux: list[PromptOutput] = field(default_factory=list)
+
+    @property
+    def num_masks(self) -> int:
+        """K."""
+        return self.scores.shape[2]
+
+    def select_masks(self, order: list[int]) -> PromptOutput:
+        """Keep some of the K masks, in the given order.
+
+        Raises:
+            ValueError: if an index is not below K.
+        """
+        if any(not 0 <= k < self.num_masks for k in order):
+            raise ValueError(f"mask indices {order} do not fit a decoder of {self.num_masks} masks")
+        return replace(
+            self,
+            mask_logits=self.mask_logits[:, :, order],
+            scores=self.scores[:, :, order],
+            boxes=None if self.boxes is None else self.boxes[:, :, order],
+            tokens=self.tokens[:, :, order],
+            aux=[],
+        )

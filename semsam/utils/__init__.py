@@ -1,0 +1,1 @@
+"""Registry, logging, process groups and files: nothing here knows about images."""
