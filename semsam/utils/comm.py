@@ -1,0 +1,102 @@
+"""Ranks and small collectives, usable with and without a process group.
+
+The only place that reads the rank variables set by torchrun: before a process group exists they
+say who this process is.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def has_process_group() -> bool:
+    """Whether ``torch.distributed`` has been initialised in this process."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def is_launched() -> bool:
+    """Whether torchrun (or another elastic agent) started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def get_rank() -> int:
+    """Number of this process among all, from 0."""
+    return dist.get_rank() if has_process_group() else int(os.environ.get("RANK", "0"))
+
+
+def get_world_size() -> int:
+    """Number of processes, 1 without distribution."""
+    if has_process_group():
+        return dist.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def get_local_rank() -> int:
+    """Number of this process among those of its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and speaks for all."""
+    return get_rank() == 0
+
+
+def synchronize() -> None:
+    """Wait until every process arrives here."""
+    if not has_process_group() or get_world_size() == 1:
+        return
+    if dist.get_backend() == dist.Backend.NCCL:
+        dist.barrier(device_ids=[torch.cuda.current_device()])
+    else:
+        dist.barrier()
+
+
+def all_gather(value: Any) -> list[Any]:
+    """Return the picklable ``value`` of every rank, in rank order, on every rank."""
+    if not has_process_group() or get_world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(values, value, group=_object_group())
+    return values
+
+
+def gather(value: Any, dst: int = 0) -> list[Any]:
+    """Return the picklable ``value`` of every rank on rank ``dst``, an empty list on the others."""
+    if not has_process_group() or get_world_size() == 1:
+        return [value]
+    values: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
+    dist.gather_object(value, values, dst=dst, group=_object_group())
+    return values or []
+
+
+def broadcast(value: Any, src: int = 0) -> Any:
+    """Return the picklable ``value`` of rank ``src`` on every rank."""
+    if not has_process_group() or get_world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=src, group=_object_group())
+    return values[0]
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Return the sum of ``tensor`` over ranks, detached; without ranks, a detached copy."""
+    total = tensor.detach().clone()
+    if has_process_group() and get_world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def _object_group() -> dist.ProcessGroup | None:
+    # Pickled objects go through host memory; NCCL would copy them to the GPU and back.
+    return None if dist.get_backend() == dist.Backend.GLOO else _gloo_group()
+
+
+@functools.cache
+def _gloo_group() -> dist.ProcessGroup:
+    return dist.new_group(backend="gloo")
