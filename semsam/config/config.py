@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import yaml
 from fvcore.common.config import CfgNode as _CfgNode
 
 from semsam.utils.registry import nearest_name
@@ -25,6 +26,34 @@ class CfgNode(_CfgNode):
     listed under ``IMPORTS`` are imported, and may add keys, before anything else is merged.
     """
 
+    @classmethod
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        """Read a yaml file merged over its ``_BASE_`` chain.
+
+        Plug-in files in ``IMPORTS`` become absolute paths: each is found beside the file that names
+        it, and a dumped configuration can be read from anywhere.
+
+        Raises:
+            ValueError: for yaml that does not parse or that builds Python objects.
+            FileNotFoundError: if the file or one of its bases does not exist.
+        """
+        if allow_unsafe:
+            raise ValueError("semsam reads safe yaml only")
+        if not Path(filename).is_file():
+            raise FileNotFoundError(f"config file '{filename}' does not exist")
+        try:
+            loaded = super().load_yaml_with_base(filename)
+        except (yaml.YAMLError, AssertionError) as error:
+            raise ValueError(f"{filename}: {error}") from error
+        folder = Path(filename).resolve().parent
+        if "IMPORTS" in loaded:
+            beside = (folder / name for name in loaded["IMPORTS"])
+            loaded["IMPORTS"] = [
+                str(path) if path.suffix == ".py" and path.is_file() else name
+                for name, path in zip(loaded["IMPORTS"], beside, strict=True)
+            ]
+        return loaded
+
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merge a yaml file and its ``_BASE_`` chain.
 
@@ -32,11 +61,7 @@ class CfgNode(_CfgNode):
             ValueError: for an unknown key, a value of another type, or unsafe yaml.
             FileNotFoundError: if the file or one of its bases does not exist.
         """
-        if allow_unsafe:
-            raise ValueError("semsam reads safe yaml only")
-        if not Path(cfg_filename).is_file():
-            raise FileNotFoundError(f"config file '{cfg_filename}' does not exist")
-        loaded = _CfgNode(self.load_yaml_with_base(cfg_filename))
+        loaded = _CfgNode(self.load_yaml_with_base(cfg_filename, allow_unsafe))
         import_plugins(self, loaded.get("IMPORTS", []), relative_to=Path(cfg_filename).parent)
         _check_keys(loaded, self, source=str(cfg_filename))
         try:
@@ -139,7 +164,8 @@ def _import_file(name: str, relative_to: Path) -> ModuleType:
     key = f"semsam_plugin_{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:8]}"
     if key not in sys.modules:
         spec = importlib.util.spec_from_file_location(key, path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[key] = module
         try:
