@@ -89,7 +89,7 @@ def _model() -> CN:
     criterion.NUM_POINTS = 12544
     criterion.OVERSAMPLE_RATIO = 3.0
     criterion.IMPORTANCE_SAMPLE_RATIO = 0.75
-    # What the IoU head learns: "dice" (1 - dice loss, not detached, as released) or "iou" (detached).
+    # What the IoU head learns: "dice" (of the sampled points, not detached, as released), or "iou".
     criterion.IOU_TARGET = "dice"
     return model
 

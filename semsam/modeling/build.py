@@ -18,14 +18,16 @@ PIXEL_DECODER = Registry("PIXEL_DECODER")
 """``cls(cfg, shapes)``; ``forward(dict)`` -> dict with ``mask_features`` and ``multi_scale``."""
 
 DECODER = Registry("DECODER")
-"""``cls(cfg, shapes, num_extra_tokens)``; ``forward(dict, Prompts)`` -> PromptOutput."""
+"""``cls(cfg, num_extra_tokens)``; ``prepare(dict)`` -> dict, what depends on the image alone;
+``forward(dict, Prompts)`` -> PromptOutput; ``token_dim``."""
 
 REGION_HEAD = Registry("REGION_HEAD")
 """``cls(cfg, token_dim)``; ``num_tokens``; ``losses(PromptOutput, list[Instances],
 list[PromptTargets])`` -> dict of scalars; ``inference(PromptOutput)`` -> dict of (B, N, ...)."""
 
 CRITERION = Registry("CRITERION")
-"""``cls(cfg)``; ``forward(PromptOutput, list[Instances], list[PromptTargets])`` -> weighted losses."""
+"""``cls(cfg)``; ``forward(PromptOutput, list[Instances], list[PromptTargets])`` -> dict of weighted
+scalars."""
 
 
 def build_model(cfg: CfgNode) -> nn.Module:

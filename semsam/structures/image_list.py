@@ -65,7 +65,7 @@ class ImageList:
         height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
         if square_size:
             if max(height, width) > square_size:
-                raise ValueError(f"image of {height}x{width} does not fit {square_size}x{square_size}")
+                raise ValueError(f"image of {height}x{width} is larger than {square_size} pixels")
             height = width = square_size
         if size_divisibility > 1:
             height = -(-height // size_divisibility) * size_divisibility

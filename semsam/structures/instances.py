@@ -45,7 +45,7 @@ class Instances:
     def set(self, name: str, value: Any) -> None:
         """Add or replace a field."""
         if self._fields and len(value) != len(self):
-            raise ValueError(f"field '{name}' has {len(value)} entries, the others have {len(self)}")
+            raise ValueError(f"field '{name}' has {len(value)} entries, others have {len(self)}")
         self._fields[name] = value
 
     def has(self, name: str) -> bool:

@@ -66,7 +66,7 @@ class Prompts:
             labels = torch.ones(number, each, dtype=torch.long, device=points.device)
         labels = torch.as_tensor(labels, dtype=torch.long, device=points.device)
         if labels.numel() != number * each:
-            raise ValueError(f"{number * each} points need as many labels, got {tuple(labels.shape)}")
+            raise ValueError(f"{number * each} points, but labels are {tuple(labels.shape)}")
         extents = torch.as_tensor(extents, dtype=torch.float32, device=points.device)
         return Prompts(
             points=points[None],

@@ -51,7 +51,7 @@ class Registry:
             known = sorted(self._entries)
             raise ValueError(
                 f"{self.name} has no '{name}'{nearest_name(name, known)}; known: "
-                f"{', '.join(known) or 'none'}. A part from outside the package is named in IMPORTS."
+                f"{', '.join(known) or 'none'}. Name a part from outside the package in IMPORTS."
             )
         return self._entries[name]
 

@@ -85,7 +85,8 @@ def semsam_cfg(original: dict) -> CfgNode:
     cfg.MODEL.PIXEL_DECODER.DIM_FEEDFORWARD = decoder["DIM_FEEDFORWARD"]
     cfg.MODEL.DECODER.HIDDEN_DIM = decoder["HIDDEN_DIM"]
     cfg.MODEL.DECODER.NUM_LAYERS = decoder["DEC_LAYERS"]
-    cfg.MODEL.DECODER.NUM_HEADS = decoder["NHEADS"]
+    # The original's decoder has 8 heads whatever NHEADS says; only its encoder follows the key.
+    cfg.MODEL.DECODER.NUM_HEADS = 8
     cfg.MODEL.DECODER.DIM_FEEDFORWARD = decoder["DIM_FEEDFORWARD"]
     cfg.MODEL.DECODER.NUM_TOKENS = decoder["NUM_INTERACTIVE_TOKENS"]
     criterion = cfg.MODEL.CRITERION

@@ -1,0 +1,4 @@
+"""Image encoders."""
+
+from . import swin, timm_backbone
+from .backbone import Backbone, ShapeSpec

@@ -1,0 +1,213 @@
+"""The interactive Mask-DINO decoder of Semantic-SAM (section 3.1): a prompt -> K masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semsam.config import CfgNode, configurable
+from semsam.layers.blocks import MLP, inverse_sigmoid
+from semsam.layers.position_encoding import box_position_encoding
+from semsam.modeling.build import DECODER
+from semsam.structures import PromptOutput, Prompts, box_xyxy_to_cxcywh
+
+from .mask_dino_layers import DecoderLayer
+
+#: Rows of ``type_embed``.
+BOX, CLICK = 0, 1
+
+
+@DECODER.register
+class MaskDINODecoder(nn.Module):
+    """Each prompt becomes K queries that share an anchor box and differ by a learned token.
+
+    A click is a small box (``Prompts.extents``). The anchor is refined layer by layer, and every
+    layer's queries pass through the same mask, score and box heads. The tokens of one prompt see
+    each other and the image, never another prompt, so a result does not depend on the batch.
+
+    Kept because the released weights need it: the norm is applied twice before the heads, and
+    clicks use the box's type embedding at inference (``inference_click_type=0``) though training
+    uses their own.
+
+    Args:
+        num_levels: levels of the pixel decoder.
+        mask_dim: channels of the mask features.
+        hidden_dim: channels of the queries, and of the pixel decoder's levels.
+        num_layers: decoder layers.
+        num_heads: attention heads.
+        num_points: points a head samples on each level.
+        dim_feedforward: hidden channels of the feed-forward.
+        num_tokens: K, masks a prompt.
+        num_extra_tokens: further tokens a prompt for region heads; they have no mask.
+        cross_prompt_attention: at inference all prompts of a call attend to each other, as in the
+            original's demo; results then depend on the batch.
+        inference_click_type: type embedding of clicks at inference, 0 (box) or 1 (click).
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        num_levels: int = 4,
+        mask_dim: int = 256,
+        hidden_dim: int = 256,
+        num_layers: int = 9,
+        num_heads: int = 8,
+        num_points: int = 4,
+        dim_feedforward: int = 2048,
+        num_tokens: int = 6,
+        num_extra_tokens: int = 0,
+        cross_prompt_attention: bool = False,
+        inference_click_type: int = BOX,
+    ) -> None:
+        super().__init__()
+        if inference_click_type not in (BOX, CLICK):
+            raise ValueError(f"inference_click_type is 0 or 1, not {inference_click_type}")
+        self.num_tokens = num_tokens
+        self.token_dim = hidden_dim
+        self.cross_prompt_attention = cross_prompt_attention
+        self.inference_click_type = inference_click_type
+        self.layers = nn.ModuleList(
+            DecoderLayer(hidden_dim, num_levels, num_heads, num_points, dim_feedforward)
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(hidden_dim)
+        self.anchor_encoder = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2)
+        self.token_embed = nn.Embedding(num_tokens + num_extra_tokens, hidden_dim)
+        self.type_embed = nn.Embedding(2, hidden_dim)
+        self.prompt_embed = nn.Embedding(1, hidden_dim)
+        self.mask_head = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+        self.score_head = MLP(hidden_dim, hidden_dim, 1, 3)
+        self.box_head = MLP(hidden_dim, hidden_dim, 4, 3)
+        nn.init.zeros_(self.box_head.layers[-1].weight)
+        nn.init.zeros_(self.box_head.layers[-1].bias)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, num_extra_tokens: int = 0) -> dict[str, Any]:
+        """Named arguments from ``MODEL.DECODER`` and ``MODEL.PIXEL_DECODER``.
+
+        Raises:
+            ValueError: if the pixel decoder's channels differ from the decoder's.
+        """
+        node, pixel = cfg.MODEL.DECODER, cfg.MODEL.PIXEL_DECODER
+        if node.HIDDEN_DIM != pixel.CONV_DIM:
+            raise ValueError(
+                f"MODEL.DECODER.HIDDEN_DIM ({node.HIDDEN_DIM}) and MODEL.PIXEL_DECODER.CONV_DIM "
+                f"({pixel.CONV_DIM}) must be equal"
+            )
+        return {
+            "num_levels": pixel.NUM_LEVELS,
+            "mask_dim": pixel.MASK_DIM,
+            "hidden_dim": node.HIDDEN_DIM,
+            "num_layers": node.NUM_LAYERS,
+            "num_heads": node.NUM_HEADS,
+            "num_points": node.NUM_POINTS,
+            "dim_feedforward": node.DIM_FEEDFORWARD,
+            "num_tokens": node.NUM_TOKENS,
+            "num_extra_tokens": num_extra_tokens,
+            "cross_prompt_attention": node.CROSS_PROMPT_ATTENTION,
+            "inference_click_type": node.INFERENCE_CLICK_TYPE,
+        }
+
+    def prepare(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Add what depends on the image alone: each layer's values, coarsest level first.
+
+        Args:
+            features: the pixel decoder's ``multi_scale`` and ``mask_features``.
+
+        Returns:
+            ``features`` with ``values`` (one (B, S, M, C / M) a layer) and ``spatial_shapes``.
+        """
+        levels = features["multi_scale"][::-1]
+        with torch.autocast(levels[0].device.type, enabled=False):
+            memory = torch.cat([x.float().flatten(2).transpose(1, 2) for x in levels], dim=1)
+            values = [layer.cross_attn.project_value(memory) for layer in self.layers]
+        shapes = [(x.shape[-2], x.shape[-1]) for x in levels]
+        return {**features, "values": values, "spatial_shapes": shapes}
+
+    def forward(self, features: dict[str, Any], prompts: Prompts) -> PromptOutput:
+        """Answer every prompt with K masks.
+
+        Args:
+            features: from ``prepare``, with ``padded_size``.
+            prompts: one click or one box each.
+
+        Returns:
+            Output of the last layer; while training, ``aux`` holds the earlier layers.
+
+        Raises:
+            ValueError: if a prompt has several points, a background point, or nothing.
+        """
+        anchors, types = self._anchors(prompts, features["padded_size"])
+        number = types.shape[1]
+        content = self.prompt_embed.weight + self.type_embed(types)
+        x = (content[:, :, None] + self.token_embed.weight).flatten(1, 2)
+        group = self.token_embed.num_embeddings
+        reference = inverse_sigmoid(anchors).sigmoid().repeat_interleave(group, dim=1)
+        if self.cross_prompt_attention and not self.training:
+            group = max(group * number, 1)
+
+        states, references = [], []
+        with torch.autocast(x.device.type, enabled=False):
+            # `refined` keeps the gradient that `reference`, handed to the next layer, has lost.
+            refined = reference
+            for layer, value in zip(self.layers, features["values"], strict=True):
+                position = self.anchor_encoder(
+                    box_position_encoding(reference, self.token_dim // 2)
+                )
+                x = layer(x, position, reference, value, features["spatial_shapes"], group)
+                states.append(self.norm(x))
+                references.append(refined)
+                refined = (self.box_head(x) + inverse_sigmoid(reference)).sigmoid()
+                reference = refined.detach()
+
+        first = 0 if self.training else len(states) - 1
+        outputs = [
+            self._heads(state, anchor, features, prompts.valid)
+            for state, anchor in zip(states[first:], references[first:], strict=True)
+        ]
+        outputs[-1].aux.extend(outputs[:-1])
+        return outputs[-1]
+
+    def _anchors(self, prompts: Prompts, padded_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(B, N, 4) cx, cy, w, h in [0, 1] of the padded frame, and (B, N) types."""
+        clicks = prompts.labels == 1
+        asks = clicks.sum(-1) + prompts.has_box
+        wrong = prompts.valid & ((asks != 1) | (prompts.labels == 0).any(-1))
+        if bool(wrong.any()):
+            image, prompt = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"prompt {prompt} of image {image} must be one foreground click or one box: "
+                "the Mask-DINO decoder knows neither several points nor background points"
+            )
+        # The only foreground point, wherever it stands among the unused ones.
+        point = (prompts.points * clicks[..., None]).sum(-2)
+        clicked = torch.cat([point, prompts.extents], dim=-1)
+        boxes = torch.where(prompts.has_box[..., None], box_xyxy_to_cxcywh(prompts.boxes), clicked)
+        height, width = padded_size
+        scale = boxes.new_tensor([width, height, width, height])
+        click_type = CLICK if self.training else self.inference_click_type
+        return boxes / scale, torch.where(prompts.has_box, BOX, click_type)
+
+    def _heads(
+        self, state: Tensor, anchor: Tensor, features: dict[str, Any], valid: Tensor
+    ) -> PromptOutput:
+        shape = (valid.shape[1], self.token_embed.num_embeddings)
+        # The second application of the same norm: the released weights were trained with it.
+        tokens = self.norm(state).unflatten(1, shape)
+        masked = tokens[:, :, : self.num_tokens]
+        kernels = self.mask_head(masked)
+        mask_logits = torch.einsum("bnkc,bchw->bnkhw", kernels, features["mask_features"])
+        anchor = anchor.unflatten(1, shape)[:, :, : self.num_tokens]
+        boxes = (self.box_head(masked) + inverse_sigmoid(anchor)).sigmoid()
+        return PromptOutput(
+            mask_logits=mask_logits,
+            scores=self.score_head(masked).squeeze(-1),
+            boxes=boxes,
+            tokens=tokens,
+            valid=valid,
+            padded_size=features["padded_size"],
+            context=features,
+        )

@@ -1,0 +1,3 @@
+"""Whole models."""
+
+from . import promptable

@@ -1,0 +1,186 @@
+"""PromptableSegmentor: backbone + pixel decoder + prompt decoder + region heads + criterion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semsam.config import CfgNode, configurable
+from semsam.modeling.build import (
+    BACKBONE,
+    CRITERION,
+    DECODER,
+    META_ARCH,
+    PIXEL_DECODER,
+    REGION_HEAD,
+)
+from semsam.modeling.postprocessing import upsample_masks
+from semsam.structures import (
+    ImageList,
+    Instances,
+    PromptOutput,
+    Prompts,
+    PromptTargets,
+    box_cxcywh_to_xyxy,
+)
+
+
+@META_ARCH.register
+class PromptableSegmentor(nn.Module):
+    """Segments what a click or a box points at, at several granularities.
+
+    Args:
+        backbone: image -> maps by name.
+        pixel_decoder: maps -> ``multi_scale`` and ``mask_features``; None if the decoder reads the
+            backbone's maps itself.
+        decoder: features and prompts -> ``PromptOutput``.
+        region_heads: further predictions for each prompt, by name.
+        criterion: the masks' losses; None for a model that is not trained.
+        pixel_mean: of RGB, 0..255.
+        pixel_std: of RGB, 0..255.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        pixel_decoder: nn.Module | None,
+        decoder: nn.Module,
+        region_heads: dict[str, nn.Module],
+        criterion: nn.Module | None,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pixel_decoder = pixel_decoder
+        self.decoder = decoder
+        self.region_heads = nn.ModuleDict(region_heads)
+        self.criterion = criterion
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Build every part that the configuration names."""
+        model = cfg.MODEL
+        backbone = BACKBONE.get(model.BACKBONE.NAME)(cfg)
+        shapes = backbone.output_shape()
+        pixel_decoder = None
+        if model.PIXEL_DECODER.NAME:
+            pixel_decoder = PIXEL_DECODER.get(model.PIXEL_DECODER.NAME)(cfg, shapes)
+        head_classes = {name: REGION_HEAD.get(name) for name in model.REGION_HEADS.NAMES}
+        extra = sum(head.num_tokens for head in head_classes.values())
+        decoder = DECODER.get(model.DECODER.NAME)(cfg, num_extra_tokens=extra)
+        criterion = CRITERION.get(model.CRITERION.NAME)(cfg) if model.CRITERION.NAME else None
+        return {
+            "backbone": backbone,
+            "pixel_decoder": pixel_decoder,
+            "decoder": decoder,
+            "region_heads": {n: h(cfg, decoder.token_dim) for n, h in head_classes.items()},
+            "criterion": criterion,
+            "pixel_mean": model.PIXEL_MEAN,
+            "pixel_std": model.PIXEL_STD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies, and where inputs are moved to."""
+        return self.pixel_mean.device
+
+    def forward(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
+        """Losses while training, predictions otherwise.
+
+        Args:
+            batched_inputs: records with ``image`` (3, h, w) uint8 RGB and ``prompts``; to train
+                also ``instances`` (ground truth) and ``targets``; to predict optionally ``height``
+                and ``width`` of the frame in which results are wanted.
+
+        Returns:
+            Training: name -> weighted scalar. Else one ``{"instances": Instances}`` an image with
+            one entry a prompt: ``pred_masks`` (N, K, height, width) bool, ``scores`` (N, K),
+            ``pred_boxes`` (N, K, 4) XYXY, ``mask_logits`` (N, K, h, w) over the padded input, and
+            the fields of the region heads.
+
+        Raises:
+            ValueError: if a record has no prompts.
+        """
+        for i, record in enumerate(batched_inputs):
+            if "prompts" not in record:
+                raise ValueError(
+                    f"record {i} ({record.get('file_name', 'no name')}) has no prompts"
+                )
+        images = self.preprocess(batched_inputs)
+        prompts = Prompts.collate([x["prompts"] for x in batched_inputs]).to(self.device)
+        output = self.decode(self.encode_image(images), prompts)
+        if self.training:
+            return self._losses(output, batched_inputs)
+        return [
+            {"instances": self._instances(output, i, image_size, record)}
+            for i, (image_size, record) in enumerate(
+                zip(images.image_sizes, batched_inputs, strict=True)
+            )
+        ]
+
+    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalise each image, then pad with zeros (the mean colour) to one size."""
+        images = [
+            (x["image"].to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
+            for x in batched_inputs
+        ]
+        return ImageList.from_tensors(images, **self.backbone.padding_constraints)
+
+    def encode_image(self, images: ImageList) -> dict[str, Any]:
+        """Everything that depends on the images alone; keep it to decode many prompts."""
+        features = self.backbone(images.tensor)
+        if self.pixel_decoder is not None:
+            features = self.pixel_decoder(features)
+        return self.decoder.prepare({**features, "padded_size": images.padded_size})
+
+    def decode(self, features: dict[str, Any], prompts: Prompts) -> PromptOutput:
+        """Answer the prompts of the images that ``encode_image`` saw."""
+        return self.decoder(features, prompts)
+
+    def _losses(
+        self, output: PromptOutput, batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, Tensor]:
+        if self.criterion is None:
+            raise RuntimeError("this model has no criterion; name one in MODEL.CRITERION.NAME")
+        instances: list[Instances] = [x["instances"].to(self.device) for x in batched_inputs]
+        targets: list[PromptTargets] = [x["targets"].to(self.device) for x in batched_inputs]
+        losses = self.criterion(output, instances, targets)
+        for head in self.region_heads.values():
+            losses.update(head.losses(output, instances, targets))
+        return losses
+
+    def _instances(
+        self,
+        output: PromptOutput,
+        index: int,
+        image_size: tuple[int, int],
+        record: dict[str, Any],
+    ) -> Instances:
+        size = (record.get("height", image_size[0]), record.get("width", image_size[1]))
+        valid = output.valid[index]
+        mask_logits = output.mask_logits[index][valid]
+        result = Instances(size)
+        result.pred_masks = upsample_masks(mask_logits, output.padded_size, image_size, size) > 0
+        result.scores = output.scores[index][valid]
+        if output.boxes is not None:
+            height, width = output.padded_size
+            scale = (size[1] / image_size[1] * width, size[0] / image_size[0] * height) * 2
+            boxes = box_cxcywh_to_xyxy(output.boxes[index][valid])
+            result.pred_boxes = boxes * boxes.new_tensor(scale)
+        result.mask_logits = mask_logits
+        for head in self.region_heads.values():
+            for name, values in head.inference(output).items():
+                result.set(name, values[index][valid])
+        return result

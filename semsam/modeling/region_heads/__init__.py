@@ -1,0 +1,1 @@
+"""Region heads read a prompt's tokens and say more about its region; see REGION_HEAD."""
