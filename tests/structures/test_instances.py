@@ -28,7 +28,7 @@ def test_an_unknown_field_is_an_attribute_error_with_its_name():
 
 
 def test_a_field_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="'classes' has 2 entries,.* have 3"):
+    with pytest.raises(ValueError, match=r"'classes' has 2 entries,.* have 3"):
         make().classes = torch.tensor([1, 2])
 
 

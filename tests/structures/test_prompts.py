@@ -27,7 +27,7 @@ def test_points_of_another_shape_are_refused(points):
 
 
 def test_each_point_needs_its_label():
-    with pytest.raises(ValueError, match="2 points.*labels"):
+    with pytest.raises(ValueError, match=r"2 points.*labels"):
         Prompts.from_points(torch.zeros(2, 2), labels=torch.ones(3))
 
 
