@@ -1,0 +1,6 @@
+"""Training objectives: which prediction learns from which ground truth, and by what loss."""
+
+from .many_to_many import ManyToManyCriterion
+from .many_to_one import ManyToOneCriterion
+
+__all__ = ["ManyToManyCriterion", "ManyToOneCriterion"]

@@ -1,0 +1,130 @@
+"""Loss terms as functions of tensors: no matching, no weights, no reduction over pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from semsam.layers.point_sample import point_sample
+
+#: Called as ``torch.rand``: sizes, then ``device=``.
+Rand = Callable[..., Tensor]
+
+
+def mask_bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of masks at points.
+
+    Args:
+        logits: (R, P).
+        targets: (R, P) in [0, 1].
+
+    Returns:
+        (R,) mean over the points.
+    """
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
+
+
+def mask_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """One minus the dice coefficient of masks at points, smoothed by one point.
+
+    Args:
+        logits: (R, P).
+        targets: (R, P) in [0, 1].
+
+    Returns:
+        (R,) in [0, 1).
+    """
+    masks = logits.sigmoid()
+    overlap = (masks * targets).sum(-1)
+    return 1 - (2 * overlap + 1) / (masks.sum(-1) + targets.sum(-1) + 1)
+
+
+def pairwise_mask_bce(logits: Tensor, targets: Tensor) -> Tensor:
+    """``mask_bce_loss`` of every prediction against every target.
+
+    Args:
+        logits: (..., K, P).
+        targets: (..., L, P) in [0, 1].
+
+    Returns:
+        (..., K, L).
+    """
+    # bce(x, t) = softplus(x) - x t
+    empty = F.softplus(logits).mean(-1, keepdim=True)
+    return empty - logits @ targets.mT / logits.shape[-1]
+
+
+def pairwise_mask_dice(logits: Tensor, targets: Tensor) -> Tensor:
+    """``mask_dice_loss`` of every prediction against every target.
+
+    Args:
+        logits: (..., K, P).
+        targets: (..., L, P) in [0, 1].
+
+    Returns:
+        (..., K, L).
+    """
+    masks = logits.sigmoid()
+    areas = masks.sum(-1)[..., :, None] + targets.sum(-1)[..., None, :]
+    return 1 - (2 * (masks @ targets.mT) + 1) / (areas + 1)
+
+
+def generalized_box_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Generalised IoU, with 1e-6 added to both denominators.
+
+    Args:
+        boxes: (..., 4) XYXY.
+        others: (..., 4) XYXY in the same units; the two shapes broadcast.
+
+    Returns:
+        (...) in [-1, 1].
+    """
+    overlap = _area(
+        torch.maximum(boxes[..., :2], others[..., :2]),
+        torch.minimum(boxes[..., 2:], others[..., 2:]),
+    )
+    enclosing = _area(
+        torch.minimum(boxes[..., :2], others[..., :2]),
+        torch.maximum(boxes[..., 2:], others[..., 2:]),
+    )
+    areas = _area(boxes[..., :2], boxes[..., 2:]) + _area(others[..., :2], others[..., 2:])
+    union = areas - overlap
+    return overlap / (union + 1e-6) - (enclosing - union) / (enclosing + 1e-6)
+
+
+def _area(low: Tensor, high: Tensor) -> Tensor:
+    return (high - low).clamp(min=0).prod(-1)
+
+
+def uncertain_points(
+    logits: Tensor,
+    num_points: int,
+    oversample_ratio: float,
+    importance_sample_ratio: float,
+    rand: Rand = torch.rand,
+) -> Tensor:
+    """Draw points that prefer the places where a mask is undecided (PointRend, section 3.1).
+
+    Args:
+        logits: (R, h, w).
+        num_points: P, points a mask.
+        oversample_ratio: candidates, as a multiple of P.
+        importance_sample_ratio: share of the points that are the candidates nearest to logit 0;
+            the others are uniform.
+        rand: source of uniform draws.
+
+    Returns:
+        (R, P, 2) x, y in [0, 1] of the map.
+    """
+    number, device = len(logits), logits.device
+    important = int(importance_sample_ratio * num_points)
+    candidates = rand(number, int(num_points * oversample_ratio), 2, device=device)
+    doubt = point_sample(logits[:, None], candidates)[:, 0].abs()
+    chosen = doubt.topk(important, largest=False, sorted=False).indices
+    points = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
+    if important == num_points:
+        return points
+    return torch.cat([points, rand(number, num_points - important, 2, device=device)], dim=1)

@@ -1,0 +1,78 @@
+"""Semantic-SAM's training objective: one click, several granularities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from semsam.config import CfgNode, configurable
+from semsam.modeling.build import CRITERION
+from semsam.structures import Instances, PromptOutput, PromptTargets
+
+from .losses import Rand
+from .matcher import LevelMatcher, Pairs
+from .pair_losses import PairLosses, mean_over_ranks, named_layers
+
+
+@CRITERION.register
+class ManyToManyCriterion(nn.Module):
+    """Match a prompt's K masks to all ground-truth masks under its click, then supervise the pairs.
+
+    The last layer's predictions are matched once and every layer is supervised with that
+    assignment (Semantic-SAM, section 3.3). Masks without a partner get no loss.
+
+    Args:
+        matcher: how pairs are found.
+        losses: what a pair costs.
+    """
+
+    @configurable
+    def __init__(self, matcher: LevelMatcher, losses: PairLosses) -> None:
+        super().__init__()
+        self.matcher = matcher
+        self.losses = losses
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, rand: Rand = torch.rand) -> dict:
+        """Build both parts; ``rand`` is the source of uniform draws."""
+        return {"matcher": LevelMatcher(cfg), "losses": PairLosses(cfg, rand=rand)}
+
+    def forward(
+        self,
+        output: PromptOutput,
+        instances: list[Instances],
+        targets: list[PromptTargets],
+    ) -> dict[str, Tensor]:
+        """Weighted losses of a batch.
+
+        Args:
+            output: predictions of B images, earlier layers in ``aux``.
+            instances: ``gt_masks`` and ``gt_boxes`` of each image, in the network's input frame.
+            targets: of each image's prompts.
+
+        Returns:
+            Scalars: the last layer's under their plain names, those of ``aux[i]`` with ``_i``.
+            Images without instances and prompts that are not valid add nothing.
+        """
+        with torch.autocast(output.scores.device.type, enabled=False):
+            pairs = self.match(output, instances, targets)
+            normalizer = mean_over_ranks(sum(map(len, pairs)), output.scores.device)
+            losses: dict[str, Tensor] = {}
+            for suffix, layer in named_layers(output):
+                points = self.losses.draw_points(layer, pairs)
+                terms = self.losses(layer, instances, pairs, points, normalizer)
+                losses.update({name + suffix: loss for name, loss in terms.items()})
+        return losses
+
+    def match(
+        self,
+        output: PromptOutput,
+        instances: list[Instances],
+        targets: list[PromptTargets],
+    ) -> list[Pairs]:
+        """The pairs of each image, matched at uniform points that an image's prompts share."""
+        pairs = []
+        for image, (inst, target) in enumerate(zip(instances, targets, strict=True)):
+            points = self.losses.rand(1, self.losses.num_points, 2, device=output.scores.device)
+            pairs.append(self.matcher(output, inst, target, points[0], image))
+        return pairs

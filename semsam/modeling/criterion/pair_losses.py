@@ -1,0 +1,253 @@
+"""Losses of predictions that have been paired with their ground truth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semsam.config import CfgNode, configurable
+from semsam.layers.point_sample import point_sample, sample_masks
+from semsam.structures import Instances, PromptOutput, box_cxcywh_to_xyxy
+from semsam.utils.comm import all_reduce_sum, get_world_size
+
+from .losses import (
+    Rand,
+    generalized_box_iou,
+    mask_bce_loss,
+    mask_dice_loss,
+    uncertain_points,
+)
+from .matcher import Pairs, relative_boxes
+
+IOU_TARGETS = ("dice", "iou")
+
+
+class PairLosses:
+    """Mask, box and quality losses of the pairs of a batch, for one decoder layer.
+
+    Args:
+        bce_weight: of ``loss_mask_bce``.
+        dice_weight: of ``loss_mask_dice``.
+        box_weight: of ``loss_box``, the L1 distance in cx, cy, w, h.
+        giou_weight: of ``loss_giou``.
+        iou_weight: of ``loss_iou``, the squared error of the predicted quality.
+        num_points: points a mask at which the mask losses are evaluated.
+        oversample_ratio: see ``uncertain_points``.
+        importance_sample_ratio: see ``uncertain_points``.
+        iou_target: what the predicted quality should be. ``"dice"``: one minus the dice loss at
+            the sampled points, through which the gradient also reaches the mask (as the released
+            models were trained). ``"iou"``: the IoU of the thresholded mask over the whole frame,
+            detached, measured at the resolution of the logits.
+        rand: source of uniform draws, called as ``torch.rand``.
+
+    Raises:
+        ValueError: for another ``iou_target`` or fewer than one point.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        bce_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        box_weight: float = 5.0,
+        giou_weight: float = 2.0,
+        iou_weight: float = 1.0,
+        num_points: int = 12544,
+        oversample_ratio: float = 3.0,
+        importance_sample_ratio: float = 0.75,
+        iou_target: str = "dice",
+        rand: Rand = torch.rand,
+    ) -> None:
+        if iou_target not in IOU_TARGETS:
+            raise ValueError(f"iou_target is '{iou_target}'; it must be one of {IOU_TARGETS}")
+        if num_points < 1:
+            raise ValueError(f"num_points is {num_points}; it must be at least 1")
+        if oversample_ratio < 1 or not 0 <= importance_sample_ratio <= 1:
+            raise ValueError(
+                f"oversample_ratio is {oversample_ratio}, importance_sample_ratio "
+                f"{importance_sample_ratio}; they must be at least 1 and in [0, 1]"
+            )
+        self.bce_weight = bce_weight
+        self.dice_weight = dice_weight
+        self.box_weight = box_weight
+        self.giou_weight = giou_weight
+        self.iou_weight = iou_weight
+        self.num_points = num_points
+        self.oversample_ratio = oversample_ratio
+        self.importance_sample_ratio = importance_sample_ratio
+        self.iou_target = iou_target
+        self.rand = rand
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        """Read the keys under ``MODEL.CRITERION``."""
+        node = cfg.MODEL.CRITERION
+        return {
+            "bce_weight": node.BCE_WEIGHT,
+            "dice_weight": node.DICE_WEIGHT,
+            "box_weight": node.BOX_WEIGHT,
+            "giou_weight": node.GIOU_WEIGHT,
+            "iou_weight": node.IOU_WEIGHT,
+            "num_points": node.NUM_POINTS,
+            "oversample_ratio": node.OVERSAMPLE_RATIO,
+            "importance_sample_ratio": node.IMPORTANCE_SAMPLE_RATIO,
+            "iou_target": node.IOU_TARGET,
+        }
+
+    @torch.no_grad()
+    def draw_points(self, output: PromptOutput, pairs: list[Pairs]) -> Tensor:
+        """Draw the points at which the masks of ``pairs`` (a list an image) are compared.
+
+        Returns:
+            (R, P, 2) x, y in [0, 1] of the padded frame, images in order.
+        """
+        return uncertain_points(
+            select_pairs(output.mask_logits, pairs),
+            self.num_points,
+            self.oversample_ratio,
+            self.importance_sample_ratio,
+            self.rand,
+        )
+
+    def __call__(
+        self,
+        output: PromptOutput,
+        instances: list[Instances],
+        pairs: list[Pairs],
+        points: Tensor,
+        normalizer: float | Tensor,
+    ) -> dict[str, Tensor]:
+        """Weighted losses, summed over the pairs of all images and divided by ``normalizer``.
+
+        Args:
+            output: one decoder layer's predictions.
+            instances: ground truth of each image.
+            pairs: of each image.
+            points: (R, P, 2) from ``draw_points``.
+            normalizer: number of pairs, as an average over ranks.
+
+        Returns:
+            Scalars by name; zeros that are connected to the graph where there is no pair.
+        """
+        logits = select_pairs(output.mask_logits, pairs)
+        scores = select_pairs(output.scores, pairs).float()
+        bce, dice = mask_losses(logits, instances, pairs, points, output.padded_size)
+        if self.iou_target == "dice":
+            quality = 1 - dice
+        else:
+            quality = mask_iou(logits, instances, pairs, output.padded_size)
+        losses = {
+            "loss_mask_bce": self.bce_weight * bce,
+            "loss_mask_dice": self.dice_weight * dice,
+            "loss_iou": self.iou_weight * (scores - quality).square(),
+        }
+        if output.boxes is not None:
+            boxes = select_pairs(output.boxes, pairs).float()
+            truth = torch.cat(
+                [
+                    relative_boxes(inst, output.padded_size)[p.targets]
+                    for inst, p in zip(instances, pairs, strict=True)
+                    if len(p)
+                ]
+                or [boxes.detach()]
+            )
+            giou = generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth))
+            losses["loss_box"] = self.box_weight * (boxes - truth).abs().sum(-1)
+            losses["loss_giou"] = self.giou_weight * (1 - giou)
+        return {name: loss.sum() / normalizer for name, loss in losses.items()}
+
+
+def mask_losses(
+    logits: Tensor,
+    instances: list[Instances],
+    pairs: list[Pairs],
+    points: Tensor,
+    frame_size: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and dice loss of paired masks at points.
+
+    Args:
+        logits: (R, h, w) over the padded frame, images in order.
+        instances: ground truth of each image.
+        pairs: of each image, R together.
+        points: (R, P, 2) x, y in [0, 1] of the padded frame.
+        frame_size: (H, W) of the padded frame in pixels.
+
+    Returns:
+        (R,) each.
+    """
+    predicted = point_sample(logits[:, None], points)[:, 0]
+    of_images = points.split([len(p) for p in pairs])
+    truth = torch.cat(
+        [
+            sample_masks(inst.gt_masks, p.targets, at, frame_size)
+            for inst, p, at in zip(instances, pairs, of_images, strict=True)
+            if len(p)
+        ]
+        or [predicted.detach()]
+    )
+    return mask_bce_loss(predicted, truth), mask_dice_loss(predicted, truth)
+
+
+@torch.no_grad()
+def mask_iou(
+    logits: Tensor,
+    instances: list[Instances],
+    pairs: list[Pairs],
+    frame_size: tuple[int, int],
+) -> Tensor:
+    """IoU of paired masks over the whole frame, at the resolution of the logits.
+
+    Args:
+        logits: (R, h, w) over the padded frame, images in order; a pixel is set where positive.
+        instances: ground truth of each image.
+        pairs: of each image, R together.
+        frame_size: (H, W) of the padded frame in pixels.
+
+    Returns:
+        (R,); zero where both masks are empty.
+    """
+    size = (logits.shape[-2], logits.shape[-1])
+    predicted = logits > 0
+    truth = torch.cat(
+        [
+            _shrink(inst.gt_masks, frame_size, size)[p.targets] if len(p) else predicted[:0]
+            for inst, p in zip(instances, pairs, strict=True)
+        ]
+    )
+    overlap = (predicted & truth).count_nonzero(dim=(1, 2))
+    union = (predicted | truth).count_nonzero(dim=(1, 2))
+    return overlap / union.clamp(min=1)
+
+
+def _shrink(masks: Tensor, frame_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Read (M, h, w) masks at the centres of the cells of a coarser grid over the frame."""
+    small = masks.new_zeros(len(masks), *size)
+    rows, columns = (
+        ((torch.arange(cells, device=masks.device) + 0.5) * extent / cells).long()
+        for cells, extent in zip(size, frame_size, strict=True)
+    )
+    rows, columns = rows[rows < masks.shape[1]], columns[columns < masks.shape[2]]
+    small[:, : len(rows), : len(columns)] = masks[:, rows][:, :, columns]
+    return small
+
+
+def select_pairs(values: Tensor, pairs: list[Pairs]) -> Tensor:
+    """(B, N, K, ...) -> (R, ...): the entries of the pairs, images in order."""
+    _, prompts, masks = values.shape[:3]
+    flat = [(b * prompts + p.prompts) * masks + p.masks for b, p in enumerate(pairs)]
+    return values.flatten(0, 2).indexselect_pairs(0, torch.cat(flat))
+
+
+def named_layers(output: PromptOutput) -> list[tuple[str, PromptOutput]]:
+    """The last layer with an empty suffix, then each earlier one with ``_<i>``."""
+    return [("", output), *((f"_{i}", layer) for i, layer in enumerate(output.aux))]
+
+
+def mean_over_ranks(count: int, device: torch.device) -> Tensor:
+    """The number of pairs of all ranks over the number of ranks, at least 1.
+
+    Gradients are averaged over ranks, so dividing by it gives every pair the same weight.
+    """
+    total = all_reduce_sum(torch.tensor(float(count), device=device))
+    return (total / get_world_size()).clamp(min=1)

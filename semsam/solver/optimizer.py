@@ -1,0 +1,104 @@
+"""AdamW with a learning rate and a weight decay for each kind of parameter."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from semsam.config import CfgNode
+
+_NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+)
+_POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed")
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
+    """Build AdamW over the trainable parameters, one group for each (rate, weight decay).
+
+    Raises:
+        ValueError: if nothing is trainable.
+    """
+    solver = cfg.SOLVER
+    settings = parameter_settings(
+        model,
+        base_lr=solver.BASE_LR,
+        backbone_multiplier=solver.BACKBONE_MULTIPLIER,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+    )
+    if not settings:
+        raise ValueError("the model has no trainable parameter; unfreeze a part of it")
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if name in settings:
+            groups[settings[name]].append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
+        lr=solver.BASE_LR,
+        fused=True,
+    )
+
+
+def parameter_settings(
+    model: nn.Module,
+    *,
+    base_lr: float,
+    backbone_multiplier: float,
+    weight_decay: float,
+    weight_decay_norm: float,
+    weight_decay_embed: float,
+) -> dict[str, tuple[float, float]]:
+    """Learning rate and weight decay of every trainable parameter, by name.
+
+    Parameters under ``backbone.`` learn at ``base_lr * backbone_multiplier``. Those of
+    normalisation layers decay by ``weight_decay_norm``; those of ``nn.Embedding`` and tables of
+    relative or absolute positions by ``weight_decay_embed``; all others, biases among them, by
+    ``weight_decay``. A parameter with several names has the settings of its first.
+    """
+    settings = {}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    for prefix, module in model.named_modules():
+        for local, _ in module.named_parameters(recurse=False):
+            name = f"{prefix}.{local}" if prefix else local
+            if name not in trainable:
+                continue
+            lr = base_lr * backbone_multiplier if name.startswith("backbone.") else base_lr
+            if isinstance(module, _NORMS):
+                decay = weight_decay_norm
+            elif isinstance(module, nn.Embedding) or local in _POSITION_TABLES:
+                decay = weight_decay_embed
+            else:
+                decay = weight_decay
+            settings[name] = (lr, decay)
+    return settings
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale all gradients together so that their joint L2 norm is at most ``max_norm``.
+
+    Args:
+        parameters: of the whole model.
+        max_norm: 0 leaves the gradients as they are.
+
+    Returns:
+        Scalar: the norm before clipping.
+    """
+    parameters = [p for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters])
+    if max_norm > 0:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
