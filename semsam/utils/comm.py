@@ -6,11 +6,9 @@ say who this process is.
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -49,54 +47,40 @@ def is_main_process() -> bool:
 
 def synchronize() -> None:
     """Wait until every process arrives here."""
-    if not has_process_group() or get_world_size() == 1:
-        return
-    if dist.get_backend() == dist.Backend.NCCL:
-        dist.barrier(device_ids=[torch.cuda.current_device()])
-    else:
+    if has_process_group():
         dist.barrier()
 
 
 def all_gather(value: Any) -> list[Any]:
     """Return the picklable ``value`` of every rank, in rank order, on every rank."""
-    if not has_process_group() or get_world_size() == 1:
+    if not has_process_group():
         return [value]
     values: list[Any] = [None] * get_world_size()
-    dist.all_gather_object(values, value, group=_object_group())
+    dist.all_gather_object(values, value)
     return values
 
 
 def gather(value: Any, dst: int = 0) -> list[Any]:
     """Return the picklable ``value`` of every rank on rank ``dst``, an empty list on the others."""
-    if not has_process_group() or get_world_size() == 1:
+    if not has_process_group():
         return [value]
     values: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
-    dist.gather_object(value, values, dst=dst, group=_object_group())
+    dist.gather_object(value, values, dst=dst)
     return values or []
 
 
 def broadcast(value: Any, src: int = 0) -> Any:
     """Return the picklable ``value`` of rank ``src`` on every rank."""
-    if not has_process_group() or get_world_size() == 1:
+    if not has_process_group():
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=src, group=_object_group())
+    dist.broadcast_object_list(values, src=src)
     return values[0]
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Return the sum of ``tensor`` over ranks, detached; without ranks, a detached copy."""
     total = tensor.detach().clone()
-    if has_process_group() and get_world_size() > 1:
+    if has_process_group():
         dist.all_reduce(total)
     return total
-
-
-def _object_group() -> dist.ProcessGroup | None:
-    # Pickled objects go through host memory; NCCL would copy them to the GPU and back.
-    return None if dist.get_backend() == dist.Backend.GLOO else _gloo_group()
-
-
-@functools.cache
-def _gloo_group() -> dist.ProcessGroup:
-    return dist.new_group(backend="gloo")

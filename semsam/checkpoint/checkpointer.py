@@ -1,0 +1,186 @@
+"""Saving a training run so that it can be killed at any moment, and going on from there."""
+
+from __future__ import annotations
+
+import logging
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from semsam.utils import comm
+from semsam.utils.env import rng_state, set_rng_state
+from semsam.utils.file_io import atomic_write
+
+logger = logging.getLogger(__name__)
+
+_POINTER = "last_checkpoint"
+_NUMBERED = re.compile(r"model_(\d+)\.pth")
+
+
+class Stateful(Protocol):
+    """Whatever has to survive: optimizer, schedule, scaler, averaged weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Go on from it."""
+
+
+class Checkpointer:
+    """Writes and reads the checkpoints of a run.
+
+    A file is a dict: ``model``, each of ``parts`` by name, what ``save`` is given, and ``ranks``,
+    the random state and the parts of ``rank_parts`` of every process. Files appear whole or not at
+    all; ``last_checkpoint`` is written after the file that it names.
+
+    Args:
+        model: what is trained; a DistributedDataParallel wrapper is looked through.
+        save_dir: folder of the run.
+        parts: the same on all ranks, saved once.
+        rank_parts: different on each rank.
+        keep: numbered checkpoints that are kept; 0 for all.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str | Path,
+        parts: Mapping[str, Stateful] | None = None,
+        rank_parts: Mapping[str, Stateful] | None = None,
+        keep: int = 0,
+    ) -> None:
+        self.model = model.module if hasattr(model, "module") else model
+        self.save_dir = Path(save_dir)
+        self.parts = dict(parts or {})
+        self.rank_parts = dict(rank_parts or {})
+        self.keep = keep
+
+    def save(self, name: str, **extra: Any) -> None:
+        """Write ``<save_dir>/<name>.pth`` and point to it; every rank has to call this.
+
+        Args:
+            name: ``model_0000999`` (counted by ``keep``) or any other.
+            **extra: plain values and tensors to keep beside the states.
+        """
+        own = {"rng": rng_state(), **{k: p.state_dict() for k, p in self.rank_parts.items()}}
+        ranks = comm.gather(own)
+        if comm.is_main_process():
+            states = {key: part.state_dict() for key, part in self.parts.items()}
+            content = {"model": self.model.state_dict(), **states, "ranks": ranks, **extra}
+            path = self.save_dir / f"{name}.pth"
+            with atomic_write(path, "wb") as file:
+                torch.save(content, file)
+            with atomic_write(self.save_dir / _POINTER) as file:
+                file.write(path.name)
+            self._remove_old(path)
+            logger.info("saved %s", path)
+        comm.synchronize()
+
+    def resume(self) -> dict[str, Any] | None:
+        """Go on from the newest whole checkpoint of ``save_dir``.
+
+        Returns:
+            Everything in the file that is not the state of a part, ``ranks`` included (restore the
+            latter with ``restore_rank`` once nothing more will draw random numbers); None if there
+            is no checkpoint yet.
+
+        Raises:
+            RuntimeError: if there are checkpoints but none is whole.
+        """
+        path = comm.broadcast(self._newest_whole() if comm.is_main_process() else None)
+        if path is None:
+            logger.info("no checkpoint in %s: starting from the beginning", self.save_dir)
+            return None
+        content = load_checkpoint(path)
+        self.model.load_state_dict(content.pop("model"))
+        for key, part in self.parts.items():
+            if key not in content:
+                raise RuntimeError(
+                    f"{path} has no '{key}': it was saved with other SOLVER settings; "
+                    "go on with those, or start anew from it with MODEL.WEIGHTS"
+                )
+            part.load_state_dict(content.pop(key))
+        logger.info("resuming from %s", path)
+        return content
+
+    def restore_rank(self, ranks: list[dict[str, Any]]) -> None:
+        """Restore what differs between processes, from ``ranks`` of a checkpoint."""
+        if len(ranks) != comm.get_world_size():
+            logger.warning(
+                "the checkpoint was written by %d processes, now there are %d: "
+                "random draws will differ from those of an unbroken run",
+                len(ranks),
+                comm.get_world_size(),
+            )
+            return
+        own = ranks[comm.get_rank()]
+        for key, part in self.rank_parts.items():
+            part.load_state_dict(own[key])
+        set_rng_state(own["rng"])
+
+    def has_checkpoint(self) -> bool:
+        """Whether ``save_dir`` holds a checkpoint, whole or not."""
+        return bool(self._candidates())
+
+    def _candidates(self) -> list[Path]:
+        """Checkpoints, newest first."""
+        numbered = sorted(self._numbered(), key=_number, reverse=True)
+        pointer = self.save_dir / _POINTER
+        if not pointer.is_file():
+            final = self.save_dir / "model_final.pth"
+            return [final, *numbered] if final.is_file() else numbered
+        last = self.save_dir / pointer.read_text().strip()
+        # A file newer than the one pointed to is left from another run in this folder, or its
+        # pointer was about to be written: the one pointed to is right in either case.
+        older = [p for p in numbered if _number(last) is None or _number(p) < _number(last)]
+        return [last, *older]
+
+    def _newest_whole(self) -> Path | None:
+        candidates = self._candidates()
+        for path in candidates:
+            if fault := find_fault(path):
+                logger.warning("%s is damaged (%s): trying the one before", path, fault)
+            else:
+                return path
+        if candidates:
+            raise RuntimeError(f"no checkpoint in {self.save_dir} is whole; start without --resume")
+        return None
+
+    def _remove_old(self, newest: Path) -> None:
+        # Left by a process that was killed while it wrote.
+        for temporary in self.save_dir.glob(".model_*.pth.*"):
+            temporary.unlink(missing_ok=True)
+        number = _number(newest)
+        if self.keep and number is not None:
+            older = sorted((p for p in self._numbered() if _number(p) <= number), key=_number)
+            for path in older[: -self.keep]:
+                path.unlink(missing_ok=True)
+
+    def _numbered(self) -> list[Path]:
+        return [p for p in self.save_dir.glob("model_*.pth") if _NUMBERED.fullmatch(p.name)]
+
+
+def _number(path: Path) -> int | None:
+    match = _NUMBERED.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of tensors and plain values to the CPU; nothing in it is executed."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def find_fault(path: str | Path) -> str:
+    """Return what is wrong with a checkpoint file, or an empty string if every byte is right."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        return str(error) or type(error).__name__
+    return f"wrong checksum of {broken}" if broken else ""
