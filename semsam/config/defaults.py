@@ -50,6 +50,9 @@ def _model() -> CN:
     model.SWIN.QKV_BIAS = True
     model.SWIN.DROP_PATH_RATE = 0.3
     model.TIMM = CN({"NAME": "resnet50", "PRETRAINED": False})
+    # For detectron2's backbones (build_resnet_fpn_backbone, ...): a detectron2 yaml (a path, or a
+    # name in its model zoo; "" for its defaults) and KEY VALUE overrides of it.
+    model.DETECTRON2 = CN({"CONFIG_FILE": "", "OPTS": []})
 
     pixel = model.PIXEL_DECODER = CN()
     pixel.NAME = "MSDeformAttnPixelDecoder"
