@@ -72,54 +72,72 @@ def _sum_of_grid_samples(
 def _weighted_gather(
     value: Tensor, spatial_shapes: SpatialShapes, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    batch, cells, heads, dim = value.shape
-    queries = locations.shape[1]
-    device = value.device
-    sizes = torch.tensor([[w, h] for h, w in spatial_shapes], device=device, dtype=value.dtype)
-    areas = [0, *(h * w for h, w in spatial_shapes[:-1])]
-    level_start = torch.tensor(areas, device=device).cumsum(0)[:, None]
-    rows = value.transpose(1, 2).reshape(batch * heads * cells, dim)
-    head_start = torch.arange(heads, device=device)[:, None, None] * cells + level_start
+    batch, _, heads, dim = value.shape
+    queries, device = locations.shape[1], value.device
+    rows, row_of_level = _bordered_rows(value, spatial_shapes)
+    # One entry a level, shaped to meet (Q, M, L, P).
+    width = torch.tensor([w for _, w in spatial_shapes], device=device)[:, None]
+    height = torch.tensor([h for h, _ in spatial_shapes], device=device)[:, None]
+    pitch = width + 3
+    # The row of a level's cell (0, 0), behind the border.
+    origin = (row_of_level + pitch + 1).int()
+    pitch = pitch.int()
     output = value.new_empty(batch, queries, heads * dim)
     for image in range(batch):
         for start in range(0, queries, QUERY_CHUNK):
             span = slice(start, start + QUERY_CHUNK)
-            indices, taps = _bilinear_taps(locations[image, span], weights[image, span], sizes)
-            indices += head_start + image * heads * cells
-            bags = indices.shape[1] * heads
-            summed = F.embedding_bag(
-                indices.permute(1, 2, 3, 4, 0).reshape(bags, -1),
-                rows,
-                mode="sum",
-                per_sample_weights=taps.permute(1, 2, 3, 4, 0).reshape(bags, -1),
-            )
+            x0, far_x = _cell_and_fraction(locations[image, span, ..., 0], width)
+            y0, far_y = _cell_and_fraction(locations[image, span, ..., 1], height)
+            corner = (y0.int() * pitch).add_(x0.int()).add_(origin[image])
+            weight = weights[image, span]
+            lower = far_y * weight
+            upper = weight - lower
+            summed = None
+            for line, line_weight in ((corner, upper), (corner + pitch, lower)):
+                right = line_weight * far_x
+                for cells, taps in ((line, line_weight - right), (line + 1, right)):
+                    bags = F.embedding_bag(
+                        cells.flatten(2).flatten(0, 1),
+                        rows,
+                        mode="sum",
+                        per_sample_weights=taps.flatten(2).flatten(0, 1),
+                    )
+                    summed = bags if summed is None else summed.add_(bags)
             output[image, span] = summed.view(-1, heads * dim)
     return output
 
 
-def _bilinear_taps(locations: Tensor, weights: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """The four cells around each point and their weights; cells outside weigh zero.
+def _bordered_rows(value: Tensor, spatial_shapes: SpatialShapes) -> tuple[Tensor, Tensor]:
+    """Values as rows of channels, each level inside a border of zeros.
+
+    The border (one cell before, two behind) takes the taps that fall outside, so that no tap needs
+    a mask.
 
     Returns:
-        (4, Q, M, L, P) int64 cell of the level, and the weights in the same shape.
+        (R, D) rows in the order image, head, level, y, x; and (B, M, L, 1) int64, each level's
+        first row.
     """
-    position = locations * sizes[:, None] - 0.5
-    corner = position.floor()
-    far = position - corner
-    near = 1 - far
-    width, height = sizes[:, 0, None], sizes[:, 1, None]
-    x0, y0 = corner.unbind(-1)
-    x1, y1 = x0 + 1, y0 + 1
-    inside_x = [(x >= 0) & (x < width) for x in (x0, x1)]
-    inside_y = [(y >= 0) & (y < height) for y in (y0, y1)]
-    weight_x = [near[..., 0] * inside_x[0], far[..., 0] * inside_x[1]]
-    weight_y = [near[..., 1] * inside_y[0] * weights, far[..., 1] * inside_y[1] * weights]
-    limit_x, limit_y = width - 1, height - 1
-    columns = [x.clamp(min=0).minimum(limit_x) for x in (x0, x1)]
-    lines = [y.clamp(min=0).minimum(limit_y) * width for y in (y0, y1)]
-    cells = torch.stack([line + column for line in lines for column in columns])
-    taps = torch.stack([y * x for y in weight_y for x in weight_x])
-    return cells.long(), taps
+    batch, _, heads, dim = value.shape
+    levels = value.transpose(1, 2).split([h * w for h, w in spatial_shapes], dim=2)
+    padded = [
+        F.pad(level.unflatten(2, shape), (0, 0, 1, 2, 1, 2)).flatten(2, 3)
+        for level, shape in zip(levels, spatial_shapes, strict=True)
+    ]
+    sizes = [level.shape[2] for level in padded]
+    level_start = torch.tensor([0, *sizes[:-1]], device=value.device).cumsum(0)
+    head_start = torch.arange(batch * heads, device=value.device) * sum(sizes)
+    start = head_start.view(batch, heads, 1, 1) + level_start[:, None]
+    return torch.cat(padded, dim=2).view(-1, dim), start
+
+
+def _cell_and_fraction(location: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Cell at or before a location in [0, 1], and the fraction of the way to the next cell.
+
+    Locations beyond the border are moved onto it, where the values are zero.
+    """
+    position = (location * size).sub_(0.5).clamp_(min=-1).minimum(size.to(location.dtype))
+    cell = position.floor()
+    return cell, position.sub_(cell)
 
 
 class MSDeformAttn(nn.Module):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from semsam.config import CfgNode, configurable
-from semsam.layers.blocks import DropPath
+from semsam.layers.blocks import DropPath, by_rows
 from semsam.modeling.build import BACKBONE
 
 from .backbone import Backbone, ShapeSpec
@@ -114,6 +114,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
+        return by_rows(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
 
 

@@ -55,4 +55,4 @@ class DecoderLayer(nn.Module):
         x = self.norm2(x + attended.reshape(x.shape))
         sampled = self.cross_attn(x + position, reference[:, :, None], value, spatial_shapes)
         x = self.norm1(x + sampled)
-        return self.norm3(x + self.linear2(F.relu(self.linear1(x))))
+        return self.norm3(x + self.linear2(F.relu(self.linear1(x), inplace=True)))

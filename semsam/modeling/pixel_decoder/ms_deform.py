@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from semsam.config import CfgNode, configurable
+from semsam.layers.blocks import by_rows
 from semsam.layers.ms_deform_attn import MSDeformAttn, SpatialShapes
 from semsam.layers.position_encoding import grid_position_encoding
 from semsam.modeling.backbone.backbone import ShapeSpec
@@ -35,7 +36,10 @@ class EncoderLayer(nn.Module):
         """(B, S, C) -> (B, S, C); the position is added to queries, not to values."""
         value = self.self_attn.project_value(x)
         x = self.norm1(x + self.self_attn(x + position, reference, value, spatial_shapes))
-        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+        return self.norm2(x + by_rows(self._feed_forward, x))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.linear2(F.relu(self.linear1(x), inplace=True))
 
 
 def conv_norm(
@@ -143,7 +147,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
         with torch.autocast(device_type, enabled=False):
             maps = self._encode([features[name].float() for name in self.coarse])
             fine = self.lateral(features[self.finest].float())
-            up = F.interpolate(maps[0], fine.shape[-2:], mode="bilinear", align_corners=False)
+            # Resizing is 8 times slower on the transposed layout in which the map lies.
+            coarse = maps[0].contiguous()
+            up = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
             mask_features = self.mask_features(F.relu(self.output(fine + up)))
         return {"multi_scale": maps, "mask_features": mask_features}
 
