@@ -2,8 +2,205 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from semsam.config import CfgNode
+from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records
+from semsam.data.records import BadRecordError
+from semsam.data.samplers import InferenceSampler, TrainingSampler
+from semsam.utils import comm
 from semsam.utils.registry import Registry
 
 DATASET_MAPPER = Registry("DATASET_MAPPER")
 """``cls(cfg, is_train)``; ``__call__(dict)`` -> dict with ``image``, ``prompts``, ``instances``,
-``targets``, ``height``, ``width``."""
+``targets``, ``height``, ``width``. In training ``record["rng"]``, a ``numpy.random.Generator``, is
+the only source of randomness; a record that cannot be used raises BadRecordError."""
+
+Mapper = Callable[[dict[str, Any]], dict[str, Any]]
+
+#: Rows that a worker counts as read from the start, so that one early bad row is no large share.
+_MIN_ROWS_READ = 100
+
+logger = logging.getLogger(__name__)
+
+
+def build_train_loader(cfg: CfgNode, start_sample: int = 0) -> DataLoader:
+    """An endless loader of this rank's micro-batches, each a list of mapped records.
+
+    What a sample is depends on SEED and on its position in the stream, not on the number of ranks
+    or workers, so a run continues exactly where it stopped.
+
+    Args:
+        cfg: DATASETS.TRAIN, DATALOADER, SEED, and IMS_PER_BATCH and GRAD_ACCUMULATION of SOLVER.
+        start_sample: samples that all ranks together have used before.
+
+    Raises:
+        ValueError: if no dataset is named, or IMS_PER_BATCH cannot be divided evenly.
+        FileNotFoundError: if a file of a dataset is missing.
+    """
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty; name a dataset to train on")
+    rank, world_size = comm.get_rank(), comm.get_world_size()
+    total, parts = cfg.SOLVER.IMS_PER_BATCH, world_size * cfg.SOLVER.GRAD_ACCUMULATION
+    if total < 1 or total % parts:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {total}; it must be a multiple of {parts} "
+            f"({world_size} processes x GRAD_ACCUMULATION {cfg.SOLVER.GRAD_ACCUMULATION})"
+        )
+    seed = (
+        cfg.SEED if cfg.SEED >= 0 else comm.broadcast(int(np.random.SeedSequence().entropy) >> 64)
+    )
+    sources = [(DatasetCatalog.get(name), _mapper(cfg, name, True)) for name in cfg.DATASETS.TRAIN]
+    rows = TrainingRows(sources, seed, cfg.DATALOADER.MAX_BAD_FRACTION)
+    return DataLoader(
+        rows,
+        batch_size=total // parts,
+        sampler=TrainingSampler(len(rows), seed, rank, world_size, start_sample),
+        collate_fn=list,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        # A generator of its own: iterating must not move the global one.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def build_test_loader(cfg: CfgNode, name: str) -> EvaluationLoader:
+    """A loader of this rank's share of a dataset, one mapped record a batch.
+
+    Args:
+        cfg: INPUT and DATALOADER.
+        name: dataset; a registered name or ``scheme://PATH``.
+
+    Raises:
+        ValueError: if there is no such dataset.
+        FileNotFoundError: if a file of the dataset is missing.
+    """
+    rows = EvaluationRows(DatasetCatalog.get(name), _mapper(cfg, name, False))
+    loader = DataLoader(
+        rows,
+        batch_size=1,
+        sampler=InferenceSampler(len(rows), comm.get_rank(), comm.get_world_size()),
+        collate_fn=list,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return EvaluationLoader(loader, name)
+
+
+def _mapper(cfg: CfgNode, name: str, is_train: bool) -> Mapper:
+    """The mapper that the dataset's metadata names."""
+    from . import mappers  # noqa: F401  (fills the registry)
+
+    key = MetadataCatalog.get(name).get("mapper")
+    if key is None:
+        raise ValueError(
+            f"dataset '{name}' has no mapper; call MetadataCatalog.get('{name}').set(mapper=...) "
+            f"with one of: {', '.join(DATASET_MAPPER)}"
+        )
+    return DATASET_MAPPER.get(key)(cfg, is_train)
+
+
+class TrainingRows(Dataset):
+    """Mapped rows of one or more datasets; a bad row is logged, counted and replaced by another.
+
+    Args:
+        sources: records and mapper of each dataset.
+        seed: of the draws of all samples.
+        max_bad_fraction: greatest share of bad rows among those read, a worker.
+    """
+
+    def __init__(
+        self, sources: Sequence[tuple[Records, Mapper]], seed: int, max_bad_fraction: float
+    ) -> None:
+        self.sources = sources
+        self.seed = seed
+        self.max_bad_fraction = max_bad_fraction
+        self.num_read = 0
+        self.num_bad = 0
+        self._ends = np.cumsum([len(records) for records, _ in sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
+        """Map a row; ``item`` is (position in the stream, row).
+
+        Raises:
+            RuntimeError: if more than the allowed share of the rows read so far was bad.
+        """
+        position, row = item
+        rng = np.random.default_rng((self.seed, position))
+        while True:
+            self.num_read += 1
+            number = int(np.searchsorted(self._ends, row, side="right"))
+            records, mapper = self.sources[number]
+            try:
+                record = records[row - int(self._ends[number]) + len(records)]
+                return mapper({**record, "rng": rng})
+            except BadRecordError as error:
+                self._count_bad(error)
+            row = int(rng.integers(len(self)))
+
+    def _count_bad(self, error: BadRecordError) -> None:
+        self.num_bad += 1
+        logger.warning("row skipped (%d of %d): %s", self.num_bad, self.num_read, error)
+        allowed = self.max_bad_fraction * max(self.num_read, _MIN_ROWS_READ)
+        if self.num_bad > allowed or self.num_bad == self.num_read == _MIN_ROWS_READ:
+            raise RuntimeError(
+                f"{self.num_bad} of {self.num_read} rows read were unusable, the last one because: "
+                f"{error}. Repair the data, or raise DATALOADER.MAX_BAD_FRACTION "
+                f"({self.max_bad_fraction})."
+            ) from error
+
+
+class EvaluationRows(Dataset):
+    """Mapped rows of a dataset; None stands for a bad one."""
+
+    def __init__(self, records: Records, mapper: Mapper) -> None:
+        self.records = records
+        self.mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, row: int) -> dict[str, Any] | None:
+        """Map a row, or log why it cannot be used."""
+        try:
+            return self.mapper(self.records[row])
+        except BadRecordError as error:
+            logger.warning("row left out of the evaluation: %s", error)
+            return None
+
+
+class EvaluationLoader:
+    """Batches of one mapped record; bad rows are left out, and their number logged at the end.
+
+    Attributes:
+        num_bad: rows left out by the iteration that ended last.
+    """
+
+    def __init__(self, loader: DataLoader, name: str) -> None:
+        self._loader = loader
+        self._name = name
+        self.num_bad = 0
+
+    def __len__(self) -> int:
+        """Batches of this rank, bad rows included."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        self.num_bad = 0
+        for batch in self._loader:
+            if batch[0] is None:
+                self.num_bad += 1
+            else:
+                yield batch
+        if self.num_bad:
+            logger.warning(
+                "'%s': %d of %d rows left out", self._name, self.num_bad, len(self._loader)
+            )

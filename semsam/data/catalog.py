@@ -1,0 +1,164 @@
+"""Where a dataset's name leads: to its records and to what else is known of it.
+
+detectron2's two catalogs, and one addition: a name may be a url such as ``sa1b_tsv:///data/shards``,
+whose scheme is a registered type of dataset. A folder is then usable without a registration.
+
+The only file that reads ``SEMSAM_DATASETS``, the folder under which registered datasets lie.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qsl
+
+from semsam.utils.registry import nearest_name
+
+Records = Sequence[dict[str, Any]]
+
+
+def datasets_root() -> Path:
+    """``$SEMSAM_DATASETS``, or ``datasets`` in the working directory."""
+    return Path(os.environ.get("SEMSAM_DATASETS", "datasets"))
+
+
+class Metadata(SimpleNamespace):
+    """What is known of a dataset beside its records, as attributes.
+
+    ``mapper`` names an entry of DATASET_MAPPER, ``evaluator_type`` one of EVALUATOR.
+    """
+
+    def set(self, **values: Any) -> Metadata:
+        """Add or replace attributes."""
+        self.__dict__.update(values)
+        return self
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The attribute, or ``default`` where there is none."""
+        return getattr(self, key, default)
+
+
+class _DatasetCatalog:
+    """Name -> function that returns the records of the dataset."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, Callable[[], Records]] = {}
+        self._types: dict[str, tuple[Callable[..., Records], dict[str, Any]]] = {}
+
+    def register(self, name: str, function: Callable[[], Records]) -> None:
+        """Add a dataset; ``function`` is called when its records are wanted.
+
+        Raises:
+            ValueError: if the name is taken.
+        """
+        if name in self._functions:
+            raise ValueError(f"dataset '{name}' is already registered; pick another name")
+        self._functions[name] = function
+
+    def register_type(self, scheme: str, function: Callable[..., Records], **metadata: Any) -> None:
+        """Add a type of dataset, named by ``scheme://PATH?option=value``.
+
+        Args:
+            scheme: the word before ``://``.
+            function: called with the path and the options, all text; returns the records.
+            **metadata: of every dataset of the type.
+
+        Raises:
+            ValueError: if the scheme is taken.
+        """
+        if scheme in self._types:
+            raise ValueError(f"dataset type '{scheme}' is already registered; pick another name")
+        self._types[scheme] = function, metadata
+
+    def get(self, name: str) -> Records:
+        """The records of a registered dataset, or of a ``scheme://PATH``.
+
+        Raises:
+            ValueError: if there is no such name, scheme or option; the message lists what there is.
+            FileNotFoundError: if a file of the dataset is missing.
+        """
+        if "://" not in name:
+            self._check(name)
+            return self._functions[name]()
+        scheme, location = name.split("://", 1)
+        path, _, query = location.partition("?")
+        function, _ = self._type(scheme)
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        known = list(inspect.signature(function).parameters)[1:]
+        for option in options:
+            if option not in known:
+                raise ValueError(
+                    f"dataset '{name}': '{scheme}' has no option '{option}'"
+                    f"{nearest_name(option, known)}; it has: {', '.join(known) or 'none'}"
+                )
+        return function(path, **options)
+
+    def metadata_of_type(self, name: str) -> dict[str, Any]:
+        """What every dataset of the type of ``scheme://PATH`` has in common; {} for other names."""
+        return dict(self._type(name.split("://", 1)[0])[1]) if "://" in name else {}
+
+    def list(self) -> list[str]:
+        """Registered names."""
+        return sorted(self._functions)
+
+    def remove(self, name: str) -> None:
+        """Forget a dataset.
+
+        Raises:
+            ValueError: if there is no such name.
+        """
+        self._check(name)
+        del self._functions[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._functions
+
+    def _check(self, name: str) -> None:
+        if name not in self._functions:
+            schemes = ", ".join(f"{scheme}://PATH" for scheme in sorted(self._types))
+            raise ValueError(
+                f"no dataset '{name}'{nearest_name(name, self.list())}; known: "
+                f"{', '.join(self.list()) or 'none'}; or {schemes}"
+            )
+
+    def _type(self, scheme: str) -> tuple[Callable[..., Records], dict[str, Any]]:
+        if scheme not in self._types:
+            known = sorted(self._types)
+            raise ValueError(
+                f"no dataset type '{scheme}'{nearest_name(scheme, known)}; "
+                f"known: {', '.join(known)}"
+            )
+        return self._types[scheme]
+
+
+class _MetadataCatalog:
+    """Name -> Metadata, made when first asked for."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Metadata] = {}
+
+    def get(self, name: str) -> Metadata:
+        """The metadata of a dataset; an empty one if nothing was set.
+
+        Raises:
+            ValueError: if the name is a url of an unknown type.
+        """
+        if name not in self._entries:
+            self._entries[name] = Metadata(name=name, **DatasetCatalog.metadata_of_type(name))
+        return self._entries[name]
+
+    def list(self) -> list[str]:
+        """Names that were asked for so far."""
+        return sorted(self._entries)
+
+    def remove(self, name: str) -> None:
+        """Forget what is known of a dataset."""
+        self._entries.pop(name, None)
+
+
+DatasetCatalog = _DatasetCatalog()
+MetadataCatalog = _MetadataCatalog()

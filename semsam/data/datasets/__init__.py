@@ -1,0 +1,1 @@
+"""Readers of datasets, and the names under which they are found."""

@@ -1,0 +1,43 @@
+"""COCO panoptic segmentation in its standard layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def load_coco_panoptic(root: str | Path, split: str = "val2017") -> list[dict[str, Any]]:
+    """Records of a split: things and stuff, a segment each.
+
+    Args:
+        root: holds ``annotations/panoptic_SPLIT.json``, ``panoptic_SPLIT/*.png``, ``SPLIT/*.jpg``.
+        split: ``train2017`` or ``val2017``.
+
+    Returns:
+        Records with ``pan_seg_file_name`` and ``segments_info``; the ``category_id`` there is an
+        index into the json's categories.
+
+    Raises:
+        FileNotFoundError: if the json or a folder is missing.
+    """
+    root = Path(root)
+    json_file, images = root / "annotations" / f"panoptic_{split}.json", root / split
+    for path in (json_file, images, root / f"panoptic_{split}"):
+        if not path.exists():
+            raise FileNotFoundError(f"'{path}' is missing; datasets/README.md shows the layout")
+    content = json.loads(json_file.read_text())
+    class_index = {c["id"]: number for number, c in enumerate(content["categories"])}
+    image_names = {image["id"]: image["file_name"] for image in content["images"]}
+    return [
+        {
+            "file_name": str(images / image_names[annotation["image_id"]]),
+            "image_id": annotation["image_id"],
+            "pan_seg_file_name": str(root / f"panoptic_{split}" / annotation["file_name"]),
+            "segments_info": [
+                {**segment, "category_id": class_index[segment["category_id"]]}
+                for segment in annotation["segments_info"]
+            ],
+        }
+        for annotation in content["annotations"]
+    ]

@@ -1,0 +1,131 @@
+"""SA-1B: as folders of jpg and json, and as TSV shards."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semsam.data.datasets.tsv import TsvFile, list_shards
+from semsam.data.records import blame
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class Sa1bFolder(Sequence):
+    """Records of a folder, and the folders in it, of images with a json of the same name beside.
+
+    Args:
+        folder: where the images lie.
+
+    Raises:
+        FileNotFoundError: if the folder or an image's json is missing, or there is no image.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"folder '{self.folder}' does not exist")
+        files = {path for path in self.folder.rglob("*") if path.is_file()}
+        self.images = sorted(f for f in files if f.suffix.lower() in IMAGE_SUFFIXES)
+        lonely = [str(image) for image in self.images if image.with_suffix(".json") not in files]
+        if lonely:
+            raise FileNotFoundError(
+                f"{len(lonely)} images have no json beside them: {', '.join(lonely[:5])}"
+            )
+        if not self.images:
+            raise FileNotFoundError(f"no image with a json beside it in '{self.folder}'")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """One record.
+
+        Raises:
+            BadRecordError: if the json cannot be read.
+        """
+        image = self.images[item]
+        with blame(str(image)):
+            annotations = parse_annotations(image.with_suffix(".json").read_bytes())
+        return {
+            "file_name": str(image),
+            "image_id": image.relative_to(self.folder).with_suffix("").as_posix(),
+            "annotations": annotations,
+        }
+
+
+class Sa1bTsv(Sequence):
+    """Records of TSV shards: name, annotation json, base64 image.
+
+    Where ``NAME.label`` lies beside ``NAME.tsv`` (with ``NAME.label.lineidx``), the last column of
+    its rows replaces the annotations.
+
+    Args:
+        folder: where the shards lie.
+
+    Raises:
+        FileNotFoundError: if a shard or an index is missing.
+        ValueError: if an index or a label file does not fit its shard.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.shards = [TsvFile(path) for path in list_shards(folder)]
+        self.labels = [_labels_of(shard) for shard in self.shards]
+        self._ends = np.cumsum([len(shard) for shard in self.shards])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """One record.
+
+        Raises:
+            BadRecordError: if the row does not parse.
+        """
+        number, row = self._find(item)
+        where = f"{self.shards[number].path}:{row}"
+        labels = self.labels[number]
+        with blame(where):
+            name, annotations, image = self.shards[number][row]
+            if labels is not None:
+                annotations = labels[row][-1]
+            return {
+                "file_name": where,
+                "image_id": name.decode(),
+                "image_bytes": base64.b64decode(image, validate=True),
+                "annotations": parse_annotations(annotations),
+            }
+
+    def _find(self, item: int) -> tuple[int, int]:
+        """Shard and row in it."""
+        item = range(len(self))[item]
+        number = int(np.searchsorted(self._ends, item, side="right"))
+        return number, item - int(self._ends[number]) + len(self.shards[number])
+
+
+def parse_annotations(text: bytes) -> list[dict[str, Any]]:
+    """The annotations of a SA-1B json: under the key ``annotations``, or a bare list.
+
+    Raises:
+        ValueError: if it is not json, or an annotation has no ``segmentation``.
+    """
+    content = json.loads(text)
+    annotations = content["annotations"] if isinstance(content, dict) else content
+    if not all("segmentation" in annotation for annotation in annotations):
+        raise ValueError("an annotation has no 'segmentation'")
+    return annotations
+
+
+def _labels_of(shard: TsvFile) -> TsvFile | None:
+    path = shard.path.with_suffix(".label")
+    if not path.is_file():
+        return None
+    labels = TsvFile(path, path.with_name(f"{path.name}.lineidx"))
+    if len(labels) != len(shard):
+        raise ValueError(f"'{path}' has {len(labels)} rows, '{shard.path}' has {len(shard)}")
+    return labels

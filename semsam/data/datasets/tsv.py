@@ -1,0 +1,144 @@
+"""Rows of tab-separated columns in shards, each with an index of where its rows begin.
+
+``NAME.tsv`` holds one row a line; ``NAME.lineidx`` one line a row: the row's offset in bytes, and
+perhaps, after white space, its length, which is not needed and not read. ``shards.json``, where
+there is one, lists the shards, so that a missing one is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from semsam.utils.file_io import atomic_write, write_json
+
+MANIFEST = "shards.json"
+
+
+class TsvFile(Sequence[list[bytes]]):
+    """The rows of one file, read one at a time.
+
+    A file is opened for each read: forked workers then share no position, and a thousand shards
+    need no thousand handles.
+
+    Args:
+        path: the file with the rows.
+        index: its index; the path with the suffix ``.lineidx`` if None.
+
+    Raises:
+        FileNotFoundError: if either is missing.
+        ValueError: if the index is damaged or belongs to another file.
+    """
+
+    def __init__(self, path: str | Path, index: str | Path | None = None) -> None:
+        self.path = Path(path)
+        index = Path(index) if index is not None else self.path.with_suffix(".lineidx")
+        for file in (self.path, index):
+            if not file.is_file():
+                raise FileNotFoundError(f"'{file}' is missing")
+        self._offsets = np.append(_read_index(index), self.path.stat().st_size)
+        if self._offsets[0] != 0 or (np.diff(self._offsets) <= 0).any():
+            raise ValueError(f"'{index}' does not fit '{self.path}'; write the index again")
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, item: int) -> list[bytes]: ...
+    @overload
+    def __getitem__(self, item: slice) -> Sequence[list[bytes]]: ...
+    def __getitem__(self, item: int | slice) -> list[bytes] | Sequence[list[bytes]]:
+        """Columns of one row, or of several.
+
+        Raises:
+            ValueError: if the index leads into the middle of a row.
+        """
+        if isinstance(item, slice):
+            return [self[row] for row in range(*item.indices(len(self)))]
+        row = range(len(self))[item]
+        begin, end = self._offsets[row], self._offsets[row + 1]
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            line = file.read(end - begin)
+        last = row == len(self) - 1
+        if line.find(b"\n") != len(line) - 1 and not (last and b"\n" not in line):
+            raise ValueError(f"the index of '{self.path}' counts no bytes; write it again")
+        return line.rstrip(b"\r\n").split(b"\t")
+
+
+def _read_index(path: Path) -> np.ndarray:
+    text = path.read_text()
+    if not text.strip():
+        raise ValueError(f"'{path}' is empty")
+    columns = len(text.split("\n", 1)[0].split())
+    try:
+        return np.array(text.split(), dtype=np.int64)[::columns]
+    except ValueError as error:
+        raise ValueError(f"'{path}' is not a list of offsets: {error}") from error
+
+
+def write_tsv(path: str | Path, rows: Iterable[Sequence[bytes]]) -> int:
+    """Write a file and its index; both appear when they are whole, the index last.
+
+    Args:
+        path: the file, usually ``*.tsv``; the index takes the suffix ``.lineidx``.
+        rows: columns of each row, without tabs or line breaks.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        ValueError: if a column holds a tab or a line break.
+    """
+    offsets, position = [], 0
+    with atomic_write(path, "wb") as file:
+        for columns in rows:
+            if any(mark in column for column in columns for mark in (b"\t", b"\n", b"\r")):
+                raise ValueError(f"row {len(offsets)} of '{path}' has a tab or line break inside")
+            line = b"\t".join(columns) + b"\n"
+            file.write(line)
+            offsets.append(f"{position}\t{len(line)}\n")
+            position += len(line)
+    with atomic_write(Path(path).with_suffix(".lineidx")) as file:
+        file.writelines(offsets)
+    return len(offsets)
+
+
+def write_manifest(folder: str | Path, rows: dict[str, int]) -> None:
+    """List the shards of a folder: file name -> number of rows."""
+    shards = [{"file": name, "rows": rows[name]} for name in sorted(rows)]
+    write_json(Path(folder) / MANIFEST, {"shards": shards})
+
+
+def list_shards(folder: str | Path) -> list[Path]:
+    """The shards of a folder, in order of their names.
+
+    Raises:
+        FileNotFoundError: if the folder, a shard that the manifest lists, the shard of an index, or
+            every shard is missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder '{folder}' does not exist")
+    found = set(folder.glob("*.tsv"))
+    expected = set(found)
+    if (folder / MANIFEST).is_file():
+        listed = json.loads((folder / MANIFEST).read_text())["shards"]
+        expected = {folder / shard["file"] for shard in listed}
+    expected |= set(_indexed_shards(folder))
+    missing = sorted(str(path) for path in expected if not path.is_file())
+    if missing:
+        raise FileNotFoundError(f"shards are missing: {', '.join(missing)}")
+    if not expected:
+        raise FileNotFoundError(f"no .tsv file in '{folder}'")
+    return sorted(expected)
+
+
+def _indexed_shards(folder: Path) -> Iterator[Path]:
+    for index in folder.glob("*.lineidx"):
+        if not index.name.endswith(".label.lineidx"):
+            yield index.with_suffix(".tsv")

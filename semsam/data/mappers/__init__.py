@@ -1,0 +1,3 @@
+"""From a dataset's record to what a model takes."""
+
+from .promptable import PromptableMapper

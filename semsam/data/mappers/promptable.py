@@ -1,0 +1,174 @@
+"""Images, masks and prompts for models that answer prompts with masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from semsam.config import CfgNode, configurable
+from semsam.data.build import DATASET_MAPPER
+from semsam.data.click_choice import choose_click
+from semsam.data.prompt_sampling import draw_prompts
+from semsam.data.records import (
+    Annotations,
+    BadRecordError,
+    LazyImage,
+    decode_annotations,
+)
+from semsam.data.run_length import IntArray, RunLengthMasks
+from semsam.data.transforms import Geometry, LargeScaleJitter, ResizeShortestEdge
+from semsam.structures import Boxes, Instances, Prompts, PromptTargets
+
+
+@DATASET_MAPPER.register
+class PromptableMapper:
+    """Reads an image with masks; draws prompts to train on, or one click a mask to evaluate.
+
+    Training: large-scale jitter to a square, random prompts (Semantic-SAM, sections 3.2 and 4.1).
+    Evaluation: shortest side, and for each mask, in order, the click that the dataset states or
+    else the innermost pixel of the mask.
+
+    Args:
+        is_train: which of the two.
+        jitter: the training augmentation.
+        resize: the evaluation resize.
+        num_prompts: N in training.
+        max_levels: at most so many masks answer one training click.
+        box_prompt_ratio: share of the training prompts that are boxes.
+        prompt_noise: noise on training prompts, see ``prompt_sampling.jitter``.
+        jpeg_draft: decode JPEGs at reduced size in training where that suffices.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        jitter: LargeScaleJitter,
+        resize: ResizeShortestEdge,
+        num_prompts: int,
+        max_levels: int,
+        box_prompt_ratio: float = 0.0,
+        prompt_noise: float = 0.0,
+        jpeg_draft: bool = False,
+    ) -> None:
+        if not 0 <= box_prompt_ratio <= 1:
+            raise ValueError(f"the share of box prompts is 0 to 1, not {box_prompt_ratio}")
+        self.is_train = is_train
+        self.jitter = jitter
+        self.resize = resize
+        self.num_prompts = num_prompts
+        self.max_levels = max_levels
+        self.box_prompt_ratio = box_prompt_ratio
+        self.prompt_noise = prompt_noise
+        self.jpeg_draft = jpeg_draft
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
+        """Read INPUT, and the number of answers to a prompt from MODEL.DECODER."""
+        node = cfg.INPUT
+        return {
+            "is_train": is_train,
+            "jitter": LargeScaleJitter(
+                node.IMAGE_SIZE, node.MIN_SCALE, node.MAX_SCALE, node.FLIP_PROB
+            ),
+            "resize": ResizeShortestEdge(node.MIN_SIZE_TEST, node.MAX_SIZE_TEST),
+            "num_prompts": node.NUM_PROMPTS,
+            "max_levels": cfg.MODEL.DECODER.NUM_TOKENS,
+            "box_prompt_ratio": node.BOX_PROMPT_RATIO,
+            "prompt_noise": node.PROMPT_NOISE,
+            "jpeg_draft": node.JPEG_DRAFT,
+        }
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Map one record (see ``semsam.data.records``).
+
+        In training ``record["rng"]``, a ``numpy.random.Generator``, gives every random number.
+
+        Returns:
+            ``image`` (uint8 (3, h, w) RGB tensor), ``instances`` (gt_masks, gt_boxes, gt_classes),
+            ``prompts`` (one image's), ``targets`` (indices into ``instances``), ``height`` and
+            ``width`` (the size of ``image``), ``file_name``, ``image_id``.
+
+        Raises:
+            BadRecordError: if image or masks are damaged, or no mask is left.
+        """
+        image = LazyImage(record)
+        annotations = decode_annotations(record, image.size)
+        if self.is_train:
+            geometry = self.jitter(image.size, record["rng"])
+        else:
+            geometry = self.resize(image.size)
+        reduce_to = geometry.resized if self.is_train and self.jpeg_draft else None
+        pixels = geometry.apply_image(image.decode(reduce_to))
+        masks = geometry.apply_masks(annotations.masks)
+        kept = np.flatnonzero(masks.areas)
+        if not len(kept):
+            raise BadRecordError(f"{record['file_name']}: no mask is left")
+        masks = masks.select(kept)
+        if self.is_train:
+            prompts, targets = draw_prompts(
+                masks,
+                self.num_prompts,
+                self.max_levels,
+                record["rng"],
+                self.box_prompt_ratio,
+                self.prompt_noise,
+            )
+            used, targets = _keep_used(targets)
+            masks, kept = masks.select(used), kept[used]
+            bitmaps = masks.decode()
+        else:
+            bitmaps = masks.decode()
+            clicks = _evaluation_clicks(annotations, kept, geometry, bitmaps)
+            prompts = Prompts.from_points(torch.from_numpy(clicks))
+            targets = _all_levels(masks, clicks)
+        instances = Instances(
+            geometry.output,
+            gt_masks=torch.from_numpy(bitmaps),
+            gt_boxes=Boxes(torch.from_numpy(masks.boxes)),
+            gt_classes=torch.from_numpy(annotations.classes[kept]),
+        )
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            "instances": instances,
+            "prompts": prompts,
+            "targets": targets,
+            "height": geometry.output[0],
+            "width": geometry.output[1],
+            "file_name": record["file_name"],
+            "image_id": record["image_id"],
+        }
+
+
+def _keep_used(targets: PromptTargets) -> tuple[IntArray, PromptTargets]:
+    """Indices of the masks that some prompt refers to, and targets that count only those."""
+    seeds, levels = targets.seeds.numpy(), targets.levels.numpy()
+    used = np.union1d(seeds, levels[levels >= 0])
+    new_levels = np.where(levels >= 0, np.searchsorted(used, levels), -1)
+    new_seeds = np.searchsorted(used, seeds)
+    return used, PromptTargets(torch.from_numpy(new_seeds), torch.from_numpy(new_levels))
+
+
+def _evaluation_clicks(
+    annotations: Annotations, kept: IntArray, geometry: Geometry, bitmaps: np.ndarray
+) -> np.ndarray:
+    """(N, 2) float32: the clicks that the dataset states, or the innermost pixels of the masks."""
+    if annotations.clicks is None:
+        return np.array([choose_click(mask) for mask in bitmaps], dtype=np.float32)
+    return geometry.apply_points(annotations.clicks[kept])
+
+
+def _all_levels(masks: RunLengthMasks, clicks: np.ndarray) -> PromptTargets:
+    """Every mask that contains a click answers it; its own mask does in any case."""
+    height, width = masks.size
+    answers = []
+    for seed, (x, y) in enumerate(clicks):
+        column, row = int(np.clip(x, 0, width - 1)), int(np.clip(y, 0, height - 1))
+        answers.append(np.union1d(masks.containing(column, row), seed))
+    levels = np.full((len(answers), max(map(len, answers))), -1, dtype=np.int64)
+    for row, indices in zip(levels, answers, strict=True):
+        row[: len(indices)] = indices
+    return PromptTargets(torch.arange(len(answers)), torch.from_numpy(levels))
