@@ -69,8 +69,8 @@ class D2Backbone(Backbone):
     @property
     def padding_constraints(self) -> dict[str, int]:
         """What the network asks for; whole cells at stride 32 where it asks for nothing."""
-        divisibility = self.net.size_divisibility or 32
-        return {"size_divisibility": divisibility, **self.net.padding_constraints}
+        net: Any = self.net
+        return {"size_divisibility": net.size_divisibility or 32, **net.padding_constraints}
 
 
 @BACKBONE.register

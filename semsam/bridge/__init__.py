@@ -1,0 +1,1 @@
+"""semsam inside other frameworks."""
