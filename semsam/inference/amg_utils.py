@@ -1,0 +1,176 @@
+"""Grids, crops and mask clean-up of the automatic mask generator, on plain arrays."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
+
+
+def point_grid(points_per_side: int) -> np.ndarray:
+    """(n * n, 2) x, y in (0, 1): centres of n x n equal cells, x fastest."""
+    centres = (np.arange(points_per_side) + 0.5) / points_per_side
+    x, y = np.meshgrid(centres, centres)
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def crop_boxes(
+    image_size: tuple[int, int], num_layers: int, overlap_ratio: float
+) -> list[tuple[tuple[int, int, int, int], int]]:
+    """The whole image and, for layer i from 1 on, 2^i x 2^i overlapping crops of it.
+
+    Args:
+        image_size: (H, W) pixels.
+        num_layers: layers beside the whole image.
+        overlap_ratio: overlap in the first layer as a share of the shorter side; layer i has
+            2^(i-1) times less.
+
+    Returns:
+        (XYXY box in pixels, layer) pairs, the whole image first.
+    """
+    height, width = image_size
+    boxes = [((0, 0, width, height), 0)]
+    for layer in range(1, num_layers + 1):
+        per_side = 2**layer
+        overlap = int(overlap_ratio * min(height, width) * 2 / per_side)
+        crop_w, starts_x = _spread(width, per_side, overlap)
+        crop_h, starts_y = _spread(height, per_side, overlap)
+        for x, y in product(starts_x, starts_y):
+            boxes.append(((x, y, min(x + crop_w, width), min(y + crop_h, height)), layer))
+    return boxes
+
+
+def _spread(length: int, number: int, overlap: int) -> tuple[int, list[int]]:
+    """Length and starts of ``number`` pieces of a line that overlap by ``overlap``."""
+    piece = math.ceil((overlap * (number - 1) + length) / number)
+    return piece, [(piece - overlap) * i for i in range(number)]
+
+
+def cut_by_crop(
+    box: tuple[float, float, float, float],
+    crop_box: tuple[int, int, int, int],
+    image_size: tuple[int, int],
+    tolerance: float = 20.0,
+) -> bool:
+    """Whether a box ends at an edge of its crop which is not an edge of the image.
+
+    Args:
+        box: XYXY in image pixels.
+        crop_box: XYXY in image pixels.
+        image_size: (H, W).
+        tolerance: pixels within which an edge counts as reached.
+    """
+    height, width = image_size
+    return any(
+        abs(side - crop) <= tolerance and abs(side - image) > tolerance
+        for side, crop, image in zip(box, crop_box, (0, 0, width, height), strict=True)
+    )
+
+
+def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """XYXY indices of the first and the last pixel of an (H, W) bool mask; zeros if empty.
+
+    As in segment-anything, x1 and y1 are the last pixel itself: the box of one pixel has no width.
+    """
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return (x, y, x + width - 1, y + height - 1) if width else (0, 0, 0, 0)
+
+
+def measure_logits(
+    logits: np.ndarray, stability_offset: float, threshold: float = 0.0
+) -> tuple[float, tuple[int, int, int, int]]:
+    """Stability and box of one mask.
+
+    Args:
+        logits: (H, W) float32.
+        stability_offset: distance of the two cuts from ``threshold``.
+        threshold: a pixel above it belongs to the mask.
+
+    Returns:
+        IoU of the masks cut at ``threshold + offset`` and ``threshold - offset`` (NaN where both
+        are empty), and ``mask_box`` of the mask cut at ``threshold``.
+    """
+    above = np.empty(logits.shape, dtype=bool)
+    inner = np.count_nonzero(np.greater(logits, threshold + stability_offset, out=above))
+    outer = np.count_nonzero(np.greater(logits, threshold - stability_offset, out=above))
+    box = mask_box(np.greater(logits, threshold, out=above))
+    # Divided in single precision, as in the original, so that a score at the threshold agrees.
+    stability = float(np.float32(inner) / np.float32(outer)) if outer else math.nan
+    return stability, box
+
+
+def fill_small_holes(mask: np.ndarray, min_area: int) -> tuple[np.ndarray, bool]:
+    """Add to an (H, W) bool mask every 8-connected background region below ``min_area`` pixels.
+
+    Returns:
+        The mask, a new one if it changed, and whether it did.
+    """
+    return _relabel(mask, min_area, holes=True)
+
+
+def drop_small_islands(mask: np.ndarray, min_area: int) -> tuple[np.ndarray, bool]:
+    """Take from an (H, W) bool mask every 8-connected region below ``min_area`` pixels.
+
+    Where all regions are small the largest stays.
+
+    Returns:
+        The mask, a new one if it changed, and whether it did.
+    """
+    return _relabel(mask, min_area, holes=False)
+
+
+def _relabel(mask: np.ndarray, min_area: int, holes: bool) -> tuple[np.ndarray, bool]:
+    window = _window(mask, min_area if holes else 0)
+    if window is None:
+        return mask, False
+    part = mask[window]
+    regions = (part ^ holes).view(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(regions, connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    small = areas < min_area
+    if not small.any():
+        return mask, False
+    belongs = np.empty(count, dtype=bool)
+    belongs[0] = holes
+    belongs[1:] = small if holes else ~small
+    if not belongs.any():
+        belongs[1 + areas.argmax()] = True
+    result = mask.copy()
+    result[window] = belongs[labels]
+    return result, True
+
+
+def _window(mask: np.ndarray, min_area: int) -> tuple[slice, slice] | None:
+    """The mask's bounding box, with a margin that alone is as large as the smallest true hole.
+
+    Background that leaves the window is therefore never taken for a small hole.
+    """
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if width == 0:
+        # Without a mask the background can only be a hole if the whole image is small.
+        return (slice(None), slice(None)) if mask.size < min_area else None
+    margin = -(-min_area // min(width, height))
+    rows = slice(max(0, y - margin), y + height + margin)
+    return rows, slice(max(0, x - margin), x + width + margin)
+
+
+def encode_mask(mask: np.ndarray, output_mode: str) -> np.ndarray | dict[str, Any]:
+    """An (H, W) bool mask in one of ``OUTPUT_MODES``: itself, or COCO's run lengths."""
+    if output_mode == "binary_mask":
+        return mask
+    columns = np.asfortranarray(mask)
+    if output_mode == "coco_rle":
+        rle = coco_mask.encode(columns.view(np.uint8))
+        return {"size": list(mask.shape), "counts": rle["counts"].decode()}
+    flat = columns.ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    # Runs alternate from background: a mask that starts with foreground has a first run of zero.
+    start = [0, 0] if flat.size and flat[0] else [0]
+    counts = np.diff([*start, *changes.tolist(), flat.size])
+    return {"size": list(mask.shape), "counts": counts.tolist()}

@@ -1,0 +1,287 @@
+"""Masks of everything in an image: a grid of clicks, filters, and removal of duplicates.
+
+segment-anything's method and record keys, for decoders of any number of masks a click. Work is put
+off until it cannot be avoided: masks of low predicted IoU are never resized, and of the others
+only box and stability are measured; pixels are written for those that survive all filters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torchvision.ops import batched_nms
+
+from semsam.modeling.postprocessing import upsample_map
+from semsam.structures import Prompts
+
+from .amg_utils import (
+    OUTPUT_MODES,
+    crop_boxes,
+    cut_by_crop,
+    drop_small_islands,
+    encode_mask,
+    fill_small_holes,
+    mask_box,
+    measure_logits,
+    point_grid,
+)
+from .predictor import CLICK_RATIO, ClickableModel, SemSamPredictor
+
+T = TypeVar("T")
+R = TypeVar("R")
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """A part of the photo, and the frames through which its masks return to it.
+
+    Sizes are (H, W). ``measured`` is the frame in which masks are compared and filtered: the
+    photo's pixels, or the model's where the photo has more, which would add cost and no detail.
+    """
+
+    box: tuple[int, int, int, int]
+    padded_size: tuple[int, int]
+    input_size: tuple[int, int]
+    size: tuple[int, int]
+    measured: tuple[int, int]
+
+    @property
+    def area(self) -> int:
+        return self.size[0] * self.size[1]
+
+    def resize(self, logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        return upsample_map(logits, self.padded_size, self.input_size, size)
+
+    def to_photo(self, box: Box) -> Box:
+        """XYXY of the measured frame -> of the photo."""
+        x, y = self.size[1] / self.measured[1], self.size[0] / self.measured[0]
+        left, top = self.box[:2]
+        return box[0] * x + left, box[1] * y + top, box[2] * x + left, box[3] * y + top
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A mask that is still in the race, as (h, w) logits at the decoder's stride."""
+
+    logits: np.ndarray
+    crop: _Crop
+    box: Box
+    point: tuple[float, float]
+    level: int
+    score: float
+    stability: float
+
+
+class AutomaticMaskGenerator:
+    """Finds the masks of an image without a prompt.
+
+    Args:
+        model: a clickable model, as ``SemSamPredictor`` takes it.
+        points_per_side: clicks on a square grid of this many a side.
+        points_per_batch: clicks decoded at once; bounds memory, does not change results.
+        pred_iou_thresh: a mask's predicted IoU must exceed this; None to keep all.
+        stability_score_thresh: a mask's stability must reach this; None to keep all.
+        stability_score_offset: stability is the IoU of the masks cut at plus and minus this logit.
+        box_nms_thresh: of masks whose boxes overlap by more than this IoU the best is kept.
+        crop_n_layers: layer i runs again on 2^i x 2^i crops; 0 for the whole image only.
+        crop_nms_thresh: as ``box_nms_thresh``, between crops; the smaller crop wins.
+        crop_overlap_ratio: overlap of the first layer's crops, as a share of the shorter side.
+        crop_n_points_downscale_factor: layer i has this ** i times fewer points a side.
+        min_mask_region_area: smaller holes and islands, in pixels of the image, are removed.
+        output_mode: ``"binary_mask"``, ``"uncompressed_rle"`` or ``"coco_rle"``.
+        levels: granularities to keep, 1 (whole) to K (part); all if None.
+        min_size: the shorter side of an image is resized to this before it enters the model.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: ClickableModel,
+        points_per_side: int = 32,
+        points_per_batch: int = 64,
+        pred_iou_thresh: float | None = 0.88,
+        stability_score_thresh: float | None = 0.92,
+        stability_score_offset: float = 1.0,
+        box_nms_thresh: float = 0.7,
+        crop_n_layers: int = 0,
+        crop_nms_thresh: float = 0.7,
+        crop_overlap_ratio: float = 512 / 1500,
+        crop_n_points_downscale_factor: int = 1,
+        min_mask_region_area: int = 10,
+        output_mode: str = "binary_mask",
+        levels: Sequence[int] | None = None,
+        min_size: int = 640,
+    ) -> None:
+        if output_mode not in OUTPUT_MODES:
+            raise ValueError(f"output_mode is one of {OUTPUT_MODES}, not '{output_mode}'")
+        if min(points_per_side, points_per_batch, crop_n_points_downscale_factor) < 1:
+            raise ValueError(
+                "points_per_side, points_per_batch and crop_n_points_downscale_factor are at least "
+                f"1, got {points_per_side}, {points_per_batch}, {crop_n_points_downscale_factor}"
+            )
+        if levels is not None and not levels:
+            raise ValueError("levels must name at least one level; None keeps all")
+        self.predictor = SemSamPredictor(model, min_size=min_size)
+        self.points_per_batch = points_per_batch
+        self.pred_iou_thresh = pred_iou_thresh
+        self.stability_score_thresh = stability_score_thresh
+        self.stability_score_offset = stability_score_offset
+        self.box_nms_thresh = box_nms_thresh
+        self.crop_n_layers = crop_n_layers
+        self.crop_nms_thresh = crop_nms_thresh
+        self.crop_overlap_ratio = crop_overlap_ratio
+        self.min_mask_region_area = min_mask_region_area
+        self.output_mode = output_mode
+        self.levels = levels
+        self.grids = [
+            point_grid(max(1, points_per_side // crop_n_points_downscale_factor**layer))
+            for layer in range(crop_n_layers + 1)
+        ]
+
+    def generate(self, image: np.ndarray) -> list[dict[str, Any]]:
+        """Find masks.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            One dict a mask, in pixels of the image: ``segmentation`` ((H, W) bool, or a run-length
+            dict), ``area``, ``bbox`` (x, y, width, height between first and last pixel, as in
+            segment-anything), ``predicted_iou``, ``point_coords`` ([[x, y]]), ``stability_score``,
+            ``crop_box`` (XYWH), and ``level`` (1 to K).
+
+        Raises:
+            ValueError: if the image is not such an array, or a level is not among 1..K.
+        """
+        image_size = (image.shape[0], image.shape[1])
+        crops = crop_boxes(image_size, self.crop_n_layers, self.crop_overlap_ratio)
+        candidates = []
+        for box, layer in crops:
+            candidates += self._search_crop(image, box, self.grids[layer])
+        if len(crops) > 1:
+            scores = [1 / c.crop.area for c in candidates]
+            candidates = _suppress(candidates, _boxes(candidates), scores, self.crop_nms_thresh)
+        records = _parallel(lambda c: self._finish(c, image_size), candidates)
+        if self.min_mask_region_area > 0:
+            # A mask that was cleaned may equal another now; of such a pair the untouched one stays.
+            boxes = [box for _, box, _ in records]
+            untouched = [float(not changed) for _, _, changed in records]
+            threshold = max(self.box_nms_thresh, self.crop_nms_thresh)
+            records = _suppress(records, boxes, untouched, threshold)
+        return [record for record, _, _ in records]
+
+    def _search_crop(
+        self, image: np.ndarray, box: tuple[int, int, int, int], grid: np.ndarray
+    ) -> list[_Candidate]:
+        left, top, right, bottom = box
+        self.predictor.set_image(np.ascontiguousarray(image[top:bottom, left:right]))
+        found: list[_Candidate] = []
+        for start in range(0, len(grid), self.points_per_batch):
+            points = grid[start : start + self.points_per_batch]
+            found += self._search_points(points, box, (image.shape[0], image.shape[1]))
+        self.predictor.reset_image()
+        scores = [c.score for c in found]
+        return _suppress(found, _boxes(found), scores, self.box_nms_thresh)
+
+    def _search_points(
+        self, points: np.ndarray, box: tuple[int, int, int, int], image_size: tuple[int, int]
+    ) -> list[_Candidate]:
+        """Candidates of one batch of points, x, y in [0, 1] of the crop."""
+        size, (input_h, input_w) = self.predictor.image_size, self.predictor.input_size
+        coords = torch.from_numpy(points * (input_w, input_h)).float()
+        extent = (CLICK_RATIO * input_w, CLICK_RATIO * input_h)
+        output = self.predictor.decode(Prompts.from_points(coords, extents=extent), self.levels)
+
+        scores = output.scores[0].float()
+        keep = torch.ones_like(scores, dtype=torch.bool)
+        if self.pred_iou_thresh is not None:
+            keep = scores > self.pred_iou_thresh
+        logits = output.mask_logits[0][keep].float().cpu().numpy()
+        prompts, masks = (x.tolist() for x in keep.nonzero(as_tuple=True))
+        kept_scores = scores[keep].tolist()
+
+        input_size = self.predictor.input_size
+        measured = min(size, input_size, key=lambda s: s[0] * s[1])
+        crop = _Crop(box, output.padded_size, input_size, size, measured)
+        levels = self.levels or range(1, output.num_masks + 1)
+
+        def measure(index: int) -> _Candidate | None:
+            full = crop.resize(logits[index], measured)
+            stability, mask_frame_box = measure_logits(full, self.stability_score_offset)
+            # A NaN, the stability of an empty mask, reaches no threshold.
+            least = self.stability_score_thresh
+            if least is not None and not stability >= least:
+                return None
+            photo_box = crop.to_photo(mask_frame_box)
+            if cut_by_crop(photo_box, box, image_size):
+                return None
+            x, y = points[prompts[index]] * (size[1], size[0])
+            return _Candidate(
+                # A copy of its own, so that the batch can be freed.
+                logits=logits[index].copy(),
+                crop=crop,
+                box=photo_box,
+                point=(float(x) + box[0], float(y) + box[1]),
+                level=levels[masks[index]],
+                score=kept_scores[index],
+                stability=stability,
+            )
+
+        return [c for c in _parallel(measure, range(len(logits))) if c is not None]
+
+    def _finish(
+        self, candidate: _Candidate, image_size: tuple[int, int]
+    ) -> tuple[dict[str, Any], Box, bool]:
+        """The record of a mask, its box (XYXY, last pixel included), and if it was cleaned."""
+        crop = candidate.crop
+        left, top, right, bottom = crop.box
+        mask = np.zeros(image_size, dtype=bool)
+        np.greater(crop.resize(candidate.logits, crop.size), 0, out=mask[top:bottom, left:right])
+        changed = False
+        if self.min_mask_region_area > 0:
+            mask, filled = fill_small_holes(mask, self.min_mask_region_area)
+            mask, dropped = drop_small_islands(mask, self.min_mask_region_area)
+            changed = filled or dropped
+        x0, y0, x1, y1 = box = mask_box(mask)
+        record = {
+            "segmentation": encode_mask(mask, self.output_mode),
+            "area": np.count_nonzero(mask),
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "predicted_iou": candidate.score,
+            "point_coords": [list(candidate.point)],
+            "stability_score": candidate.stability,
+            "crop_box": [left, top, right - left, bottom - top],
+            "level": candidate.level,
+        }
+        return record, box, changed
+
+
+def _boxes(candidates: list[_Candidate]) -> list[Box]:
+    return [c.box for c in candidates]
+
+
+def _suppress(items: list[T], boxes: list[Box], scores: list[float], threshold: float) -> list[T]:
+    """Non-maximum suppression; the survivors come best first."""
+    if not items:
+        return items
+    keep = batched_nms(
+        torch.tensor(boxes, dtype=torch.float32),
+        torch.tensor(scores, dtype=torch.float32),
+        torch.zeros(len(items), dtype=torch.long),
+        threshold,
+    )
+    return [items[i] for i in keep.tolist()]
+
+
+def _parallel(function: Callable[[Any], R], items: Iterable[Any]) -> list[R]:
+    """Map over threads, as many as torch uses: OpenCV and NumPy let go of the interpreter lock."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(function, items))

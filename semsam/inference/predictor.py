@@ -1,0 +1,350 @@
+"""Interactive prediction on one image: a click or a box in, masks in the photo's own frame out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from PIL import Image
+from torch import Tensor
+
+from semsam import model_zoo
+from semsam.modeling.postprocessing import upsample_masks, upsample_masks_binary
+from semsam.structures import ImageList, PromptOutput, Prompts
+
+from .amg_utils import drop_small_islands, fill_small_holes
+
+#: Width and height of the box that stands for a click, as a share of the image's: the value with
+#: which the released models were demonstrated.
+CLICK_RATIO = 0.005
+
+#: Level 1..6 of the released models (semantic, semantic, instance, part, part, part) -> token.
+_SIX_LEVELS = [3, 2, 0, 4, 1, 5]
+
+
+def level_order(num_masks: int) -> list[int]:
+    """Index of the decoder's mask for level 1, 2, ... K, from whole to part.
+
+    Six masks have the order of the released models; any other number keeps the decoder's own.
+    """
+    return list(_SIX_LEVELS) if num_masks == 6 else list(range(num_masks))
+
+
+class ClickableModel(Protocol):
+    """What a model must offer to be used here; ``PromptableSegmentor`` does."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+
+    def eval(self) -> Any:
+        """Leave training mode."""
+
+    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Records with ``image`` (3, h, w) uint8 RGB -> normalised and padded."""
+
+    def encode_image(self, images: ImageList) -> dict[str, Any]:
+        """What depends on the image alone."""
+
+    def decode(self, features: dict[str, Any], prompts: Prompts) -> PromptOutput:
+        """Answer prompts in pixels of the unpadded input."""
+
+
+class SemSamPredictor:
+    """Encodes an image once, then answers clicks and boxes on it.
+
+    ::
+
+        predictor = SemSamPredictor.from_pretrained("semantic-sam-swin-t")
+        predictor.set_image(image)
+        masks, scores, _ = predictor.predict(point_coords=[[420, 300]])
+
+    Args:
+        model: as ``model_zoo.get`` gives it; it is put into evaluation mode.
+        min_size: the shorter side of an image is resized to this before it enters the model.
+        max_size: cap, in pixels, on the longer side after resizing; None for no cap.
+
+    Raises:
+        ValueError: if a size is not positive.
+    """
+
+    def __init__(
+        self, model: ClickableModel, min_size: int = 640, max_size: int | None = None
+    ) -> None:
+        if min_size < 1 or (max_size is not None and max_size < 1):
+            raise ValueError(f"sizes are positive pixels, got {min_size} and {max_size}")
+        model.eval()
+        self.model = model
+        self.min_size = min_size
+        self.max_size = max_size
+        self._features: dict[str, Any] | None = None
+        self._image_size = self._input_size = (0, 0)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        device: str = "auto",
+        weights: str | None = None,
+        **kwargs: Any,
+    ) -> SemSamPredictor:
+        """A predictor with trained weights.
+
+        Args:
+            name_or_path: a name of the model zoo, a yaml file (give ``weights`` too), or the output
+                folder of a training run.
+            device: ``"cpu"``, ``"cuda"``, ``"auto"`` for a GPU if there is one.
+            weights: file or url to load instead of the model's own.
+            **kwargs: further arguments of the class.
+
+        Raises:
+            ValueError: if the name is unknown or no weights are known for it.
+        """
+        model = model_zoo.get(name_or_path, device=device, weights=weights)
+        return cls(cast(ClickableModel, model), **kwargs)
+
+    def set_image(self, image: np.ndarray) -> None:
+        """Encode an image; later calls of ``predict`` refer to it.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Raises:
+            ValueError: if shape or dtype are others.
+        """
+        _check_image(image)
+        self.reset_image()
+        size = self._resized(image.shape[:2])
+        resized = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+        with torch.inference_mode():
+            record = {"image": torch.from_numpy(resized).permute(2, 0, 1)}
+            features = self.model.encode_image(self.model.preprocess([record]))
+        self._image_size, self._input_size = (image.shape[0], image.shape[1]), size
+        self._features = features
+
+    def reset_image(self) -> None:
+        """Forget the image and free its features."""
+        self._features = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the image in its own pixels.
+
+        Raises:
+            RuntimeError: if no image is set.
+        """
+        self._check_state()
+        return self._image_size
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(h, w) of the image as the model sees it, before padding.
+
+        Raises:
+            RuntimeError: if no image is set.
+        """
+        self._check_state()
+        return self._input_size
+
+    def predict(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Masks for one prompt.
+
+        Args:
+            point_coords: (P, 2), or (2,) for one click: x, y in pixels of the image.
+            point_labels: (P,) 1 foreground, 0 background; all foreground if None.
+            box: (4,) x0, y0, x1, y1 in pixels of the image.
+            multimask_output: all K masks; else the one with the best score.
+            return_logits: real-valued masks instead of bool.
+
+        Returns:
+            masks: (K, H, W) bool in the image's frame, from level 1 (whole) to K (part), or (1, H,
+                W); float32 logits if asked for.
+            scores: (K,) float32, the model's estimate of each mask's IoU.
+            low_res: (K, h, w) float32 logits at the decoder's stride, over the padded input.
+
+        Raises:
+            RuntimeError: if no image is set.
+            ValueError: if the prompt is missing, misshapen, outside the image, or of a kind that
+                the decoder does not know (Mask-DINO: several or background points).
+        """
+        if point_coords is not None:
+            point_coords = np.asarray(point_coords, dtype=np.float32)[None]
+            if point_coords.ndim == 2:
+                point_coords = point_coords[:, None]
+        masks, scores, low_res = self.predict_batch(
+            point_coords,
+            None if point_labels is None else np.asarray(point_labels).reshape(1, -1),
+            None if box is None else np.asarray(box, dtype=np.float32)[None],
+            multimask_output,
+            return_logits,
+        )
+        return tuple(x[0].cpu().numpy() for x in (masks, scores, low_res))  # type: ignore[return-value]
+
+    def predict_batch(
+        self,
+        point_coords: ArrayLike | Tensor | None = None,
+        point_labels: ArrayLike | Tensor | None = None,
+        boxes: ArrayLike | Tensor | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Masks for N prompts at once; a prompt's result does not depend on the others.
+
+        Args:
+            point_coords: (N, 2), or (N, P, 2) for several points a prompt; pixels of the image.
+            point_labels: (N,) or (N, P); all foreground if None.
+            boxes: (N, 4) XYXY pixels of the image.
+            multimask_output: as in ``predict``.
+            return_logits: as in ``predict``.
+
+        Returns:
+            ``masks`` (N, K, H, W), ``scores`` (N, K), ``low_res`` (N, K, h, w) on the model's
+            device; as in ``predict``.
+
+        Raises:
+            RuntimeError: if no image is set.
+            ValueError: as in ``predict``.
+        """
+        output = self.decode(self._prompts(point_coords, point_labels, boxes))
+        scores, low_res = output.scores[0], output.mask_logits[0]
+        if not multimask_output:
+            best = scores.argmax(dim=1, keepdim=True)
+            scores = scores.gather(1, best)
+            low_res = low_res[torch.arange(len(low_res), device=low_res.device)[:, None], best]
+        upsample = upsample_masks if return_logits else upsample_masks_binary
+        masks = upsample(low_res, output.padded_size, self._input_size, self._image_size)
+        return masks, scores, low_res
+
+    def decode(self, prompts: Prompts, levels: Sequence[int] | None = None) -> PromptOutput:
+        """The decoder's own answer, its K masks in the order of levels.
+
+        Args:
+            prompts: on one image, in pixels of the model's input (``input_size``).
+            levels: from 1 to K, in the order wanted; all if None.
+
+        Raises:
+            RuntimeError: if no image is set.
+            ValueError: if a level is not among 1..K.
+        """
+        features = self._check_state()
+        with torch.inference_mode():
+            output = self.model.decode(features, prompts.to(self.model.device))
+        order = level_order(output.num_masks)
+        if levels is not None:
+            if any(not 1 <= level <= len(order) for level in levels):
+                raise ValueError(f"levels are 1 to {len(order)} for this model, got {list(levels)}")
+            order = [order[level - 1] for level in levels]
+        return output.select_masks(order)
+
+    @staticmethod
+    def process_multi_mask(
+        masks: np.ndarray,
+        scores: np.ndarray,
+        thresh: float = 0.5,
+        hole_scale: int = 100,
+        island_scale: int = 100,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Keep the distinct good masks of one prompt, cleaned, as the original's demo showed them.
+
+        A mask goes if its score, rounded to two decimals, is below ``thresh`` or if its IoU with a
+        better one exceeds 0.95; where all would go the last one stays.
+
+        Args:
+            masks: (K, H, W) bool.
+            scores: (K,).
+            thresh: least score.
+            hole_scale: holes with fewer pixels are filled.
+            island_scale: islands with fewer pixels are dropped.
+
+        Returns:
+            masks: (M, H, W) bool, best first.
+            scores: (M,) rounded to two decimals.
+            by_area: (M,) indices that sort them from small to large, by area before cleaning.
+
+        Raises:
+            ValueError: if shapes do not fit.
+        """
+        if masks.ndim != 3 or masks.dtype != bool or np.shape(scores) != masks.shape[:1]:
+            raise ValueError(
+                f"masks are (K, H, W) bool with K scores, got {masks.shape} {masks.dtype} and "
+                f"{np.shape(scores)}"
+            )
+        kept: list[int] = []
+        order = np.argsort(-np.asarray(scores), kind="stable")
+        rounded = [round(float(score), 2) for score in scores]
+        for index in order:
+            good = rounded[index] >= thresh
+            new = all(_mask_iou(masks[index], masks[other]) <= 0.95 for other in kept)
+            if (good and new) or (index == order[-1] and not kept):
+                kept.append(int(index))
+        cleaned = []
+        for mask in masks[kept]:
+            filled, _ = fill_small_holes(mask, hole_scale)
+            cleaned.append(drop_small_islands(filled, island_scale)[0])
+        by_area = np.argsort([masks[index].sum() for index in kept], kind="stable")
+        result = np.stack(cleaned) if cleaned else masks[:0]
+        return result, np.array([rounded[index] for index in kept]), by_area
+
+    def _check_state(self) -> dict[str, Any]:
+        if self._features is None:
+            raise RuntimeError("no image is set: call set_image(image) before predicting")
+        return self._features
+
+    def _resized(self, image_size: Sequence[int]) -> tuple[int, int]:
+        """(h, w) with the shorter side at ``min_size``, the longer at ``max_size`` at most."""
+        short, long = min(image_size), max(image_size)
+        new_short, new_long = self.min_size, int(self.min_size * long / short)
+        if self.max_size is not None and new_long > self.max_size:
+            new_short, new_long = max(1, int(self.max_size * short / long)), self.max_size
+        return (new_short, new_long) if image_size[0] <= image_size[1] else (new_long, new_short)
+
+    def _prompts(
+        self,
+        points: ArrayLike | Tensor | None,
+        labels: ArrayLike | Tensor | None,
+        boxes: ArrayLike | Tensor | None,
+    ) -> Prompts:
+        """Prompts in the model's frame from prompts in the image's."""
+        (height, width), (input_h, input_w) = self.image_size, self.input_size
+        if (points is None) == (boxes is None):
+            raise ValueError("a prompt is either points or a box: give one of the two")
+        coords = torch.as_tensor(points if boxes is None else boxes, dtype=torch.float32)
+        if coords.shape[-1] not in (2, 4) or coords.dim() < 2:
+            raise ValueError(
+                f"points are x, y and boxes x0, y0, x1, y1; got shape {tuple(coords.shape)}"
+            )
+        limit = coords.new_tensor([width, height] * (coords.shape[-1] // 2))
+        if not bool(((coords >= 0) & (coords <= limit)).all()):
+            raise ValueError(
+                f"prompt {coords.tolist()} lies outside the image of {width} x {height} pixels"
+            )
+        coords = coords * (coords.new_tensor([input_w, input_h] * (len(limit) // 2)) / limit)
+        if boxes is not None:
+            return Prompts.from_boxes(coords)
+        extent = (CLICK_RATIO * input_w, CLICK_RATIO * input_h)
+        return Prompts.from_points(coords, labels, extent)  # type: ignore[arg-type]
+
+
+def _check_image(image: np.ndarray) -> None:
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
+        shape = getattr(image, "shape", type(image).__name__)
+        raise ValueError(f"an image is an array of (H, W, 3) RGB, got {shape}")
+    if image.dtype != np.uint8:
+        raise ValueError(f"an image is uint8 in 0..255, got {image.dtype}; scale and convert it")
+    if 0 in image.shape:
+        raise ValueError(f"the image is empty: {image.shape}")
+
+
+def _mask_iou(a: np.ndarray, b: np.ndarray) -> float:
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 0.0

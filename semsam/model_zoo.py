@@ -1,0 +1,139 @@
+"""Models by name: a yaml file, trained weights where they were released, and their licence."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from semsam.checkpoint.loading import load_weights
+from semsam.config import CfgNode, load_cfg
+from semsam.modeling import build_model
+from semsam.utils.file_io import PathManager
+from semsam.utils.registry import nearest_name
+
+_RELEASE = "https://github.com/UX-Decoder/Semantic-SAM/releases/download/checkpoint"
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One model.
+
+    Attributes:
+        config: yaml file under ``configs/``.
+        url: released weights; None where none were released.
+        sha256: hex digest of that file; None where its publisher states none.
+        licence: of the weights.
+    """
+
+    config: str
+    url: str | None = None
+    sha256: str | None = None
+    licence: str = "Apache-2.0"
+
+
+MODELS = {
+    "semantic-sam-swin-t": ZooEntry(
+        "semantic_sam/semantic_sam_swin_t_sa1b.yaml",
+        f"{_RELEASE}/swint_only_sam_many2many.pth",
+        licence="not stated by the publisher, beyond the licence of the original's repository",
+    ),
+    "semantic-sam-swin-l": ZooEntry(
+        "semantic_sam/semantic_sam_swin_l_sa1b.yaml",
+        f"{_RELEASE}/swinl_only_sam_many2many.pth",
+        licence="not stated by the publisher, beyond the licence of the original's repository",
+    ),
+    "semantic-sam-swin-l-reproduce-sam": ZooEntry("semantic_sam/reproduce_sam_swin_l_sa1b.yaml"),
+}
+
+
+def get(
+    name: str,
+    device: str = "auto",
+    trained: bool = True,
+    weights: str | Path | None = None,
+) -> nn.Module:
+    """Build a model in evaluation mode.
+
+    Args:
+        name: a name of ``MODELS``, a yaml file, or the output folder of a training run (its
+            ``config.yaml`` and ``model_final.pth``).
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU if there is one.
+        trained: load weights; False leaves the random initialisation.
+        weights: file or url to load instead of the released ones; implies ``trained``.
+
+    Raises:
+        ValueError: if the name is unknown, no weights are known for it, or a file does not have
+            the digest of the table.
+        FileNotFoundError: if there is no such weights file.
+    """
+    path = config_path(name)
+    if weights is None and trained:
+        weights = _known_weights(name, path)
+    # A checkpoint holds the whole model: the yaml's own weights need not be fetched.
+    model = build_model(load_cfg(path, ["MODEL.DEVICE", device, "MODEL.BACKBONE.WEIGHTS", ""]))
+    if weights is not None:
+        load_weights(model, weights)
+    return model.eval()
+
+
+def get_config(name: str) -> CfgNode:
+    """The frozen configuration of a model, by the names that ``get`` takes."""
+    return load_cfg(config_path(name))
+
+
+def config_path(name: str) -> Path:
+    """The yaml file behind a name.
+
+    Raises:
+        ValueError: if the name is neither a model, nor a yaml file, nor a run's folder.
+    """
+    if name in MODELS:
+        return _configs_folder() / MODELS[name].config
+    path = Path(name)
+    if path.is_dir() and (path / "config.yaml").is_file():
+        return path / "config.yaml"
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return path
+    raise ValueError(
+        f"no model '{name}'{nearest_name(name, list(MODELS))}: give a yaml file, the folder of a "
+        f"training run, or one of {', '.join(MODELS)}"
+    )
+
+
+def _configs_folder() -> Path:
+    """``configs/`` inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _known_weights(name: str, config: Path) -> str:
+    if name in MODELS:
+        entry = MODELS[name]
+        if entry.url is None:
+            raise ValueError(
+                f"no weights of '{name}' were released: give weights=FILE, or trained=False for a "
+                "random initialisation"
+            )
+        return _fetch(entry.url, entry.sha256)
+    final = config.parent / "model_final.pth"
+    if config.name == "config.yaml" and final.is_file():
+        return str(final)
+    raise ValueError(f"no weights known for '{name}': give weights=FILE, or trained=False")
+
+
+def _fetch(url: str, sha256: str | None) -> str:
+    """Local copy of a released file, downloaded once."""
+    local = PathManager.get_local_path(url)
+    if sha256 is not None:
+        with open(local, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != sha256:
+            raise ValueError(
+                f"'{local}' is not the file at {url}: sha256 {digest}, expected {sha256}; delete "
+                "it to download it again"
+            )
+    return local
