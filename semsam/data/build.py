@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -53,9 +54,7 @@ def build_train_loader(cfg: CfgNode, start_sample: int = 0) -> DataLoader:
             f"SOLVER.IMS_PER_BATCH is {total}; it must be a multiple of {parts} "
             f"({world_size} processes x GRAD_ACCUMULATION {cfg.SOLVER.GRAD_ACCUMULATION})"
         )
-    seed = (
-        cfg.SEED if cfg.SEED >= 0 else comm.broadcast(int(np.random.SeedSequence().entropy) >> 64)
-    )
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.broadcast(secrets.randbits(32))
     sources = [(DatasetCatalog.get(name), _mapper(cfg, name, True)) for name in cfg.DATASETS.TRAIN]
     rows = TrainingRows(sources, seed, cfg.DATALOADER.MAX_BAD_FRACTION)
     return DataLoader(

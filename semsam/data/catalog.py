@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from semsam.utils.registry import nearest_name
 
-Records = Sequence[dict[str, Any]]
+
+class Records(Protocol):
+    """What a dataset is: rows by number; a list of dicts, or a class that reads when asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, item: int, /) -> dict[str, Any]: ...
 
 
 def datasets_root() -> Path:

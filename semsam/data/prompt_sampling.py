@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from semsam.data.run_length import IntArray, RunLengthMasks
-from semsam.structures import Prompts, PromptTargets
+from semsam.structures import Prompts, PromptTargets, box_cxcywh_to_xyxy
 from semsam.structures.prompts import CLICK_EXTENT
 
 #: Noise on a click, relative to noise on a box of the same size.
@@ -116,15 +116,15 @@ def _jittered(
 ) -> Prompts:
     """Prompts of (N, 2) clicks followed by (M, 4) XYXY boxes, with noise on both."""
     clicks = np.concatenate([clicks, np.full_like(clicks, CLICK_EXTENT)], axis=1)
-    low, high = boxes[:, :2], boxes[:, 2:]
-    boxes = np.concatenate([(low + high) / 2, high - low], axis=1)
+    low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
+    objects = np.concatenate([(low + high) / 2, high - low], axis=1)
     if noise:
-        draws = rng.uniform(-1.0, 1.0, (len(clicks) + len(boxes), 4))
+        draws = rng.uniform(-1.0, 1.0, (len(clicks) + len(objects), 4))
         clicks = jitter(clicks, noise * CLICK_NOISE, size, draws[: len(clicks)])
-        boxes = jitter(boxes, noise, size, draws[len(clicks) :])
+        objects = jitter(objects, noise, size, draws[len(clicks) :])
     points, extents = (torch.as_tensor(part).float() for part in (clicks[:, :2], clicks[:, 2:]))
     prompts = Prompts.from_points(points, extents=extents)
-    if not len(boxes):
+    if not len(objects):
         return prompts
-    corners = [boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2]
-    return Prompts.cat([prompts, Prompts.from_boxes(torch.as_tensor(np.hstack(corners)))])
+    corners = box_cxcywh_to_xyxy(torch.as_tensor(objects))
+    return Prompts.cat([prompts, Prompts.from_boxes(corners)])

@@ -120,10 +120,10 @@ class LargeScaleJitter:
         """Draw flip, scale and crop, in this order, for an image of (height, width)."""
         flip = rng.uniform(0.0, 1.0) < self.flip_prob
         fit = self.side * rng.uniform(self.min_scale, self.max_scale) / max(size)
-        resized = tuple(max(1, round(length * fit)) for length in size)
+        height, width = (max(1, round(length * fit)) for length in size)
         position = rng.uniform(0.0, 1.0)
-        offset = tuple(round(max(length - self.side, 0) * position) for length in resized)
-        return Geometry(size, resized, (self.side, self.side), flip, offset)
+        top, left = (round(max(length - self.side, 0) * position) for length in (height, width))
+        return Geometry(size, (height, width), (self.side, self.side), flip, (top, left))
 
 
 @dataclass(frozen=True)

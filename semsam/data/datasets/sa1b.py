@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from semsam.data.records import blame
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-class Sa1bFolder(Sequence):
+class Sa1bFolder:
     """Records of a folder, and the folders in it, of images with a json of the same name beside.
 
     Args:
@@ -59,7 +58,7 @@ class Sa1bFolder(Sequence):
         }
 
 
-class Sa1bTsv(Sequence):
+class Sa1bTsv:
     """Records of TSV shards: name, annotation json, base64 image.
 
     Where ``NAME.label`` lies beside ``NAME.tsv`` (with ``NAME.label.lineidx``), the last column of

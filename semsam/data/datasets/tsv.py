@@ -8,9 +8,8 @@ there is one, lists the shards, so that a missing one is noticed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from semsam.utils.file_io import atomic_write, write_json
 MANIFEST = "shards.json"
 
 
-class TsvFile(Sequence[list[bytes]]):
+class TsvFile:
     """The rows of one file, read one at a time.
 
     A file is opened for each read: forked workers then share no position, and a thousand shards
@@ -47,18 +46,12 @@ class TsvFile(Sequence[list[bytes]]):
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    @overload
-    def __getitem__(self, item: int) -> list[bytes]: ...
-    @overload
-    def __getitem__(self, item: slice) -> Sequence[list[bytes]]: ...
-    def __getitem__(self, item: int | slice) -> list[bytes] | Sequence[list[bytes]]:
-        """Columns of one row, or of several.
+    def __getitem__(self, item: int) -> list[bytes]:
+        """Columns of one row.
 
         Raises:
             ValueError: if the index leads into the middle of a row.
         """
-        if isinstance(item, slice):
-            return [self[row] for row in range(*item.indices(len(self)))]
         row = range(len(self))[item]
         begin, end = self._offsets[row], self._offsets[row + 1]
         with self.path.open("rb") as file:
@@ -94,7 +87,8 @@ def write_tsv(path: str | Path, rows: Iterable[Sequence[bytes]]) -> int:
     Raises:
         ValueError: if a column holds a tab or a line break.
     """
-    offsets, position = [], 0
+    offsets: list[str] = []
+    position = 0
     with atomic_write(path, "wb") as file:
         for columns in rows:
             if any(mark in column for column in columns for mark in (b"\t", b"\n", b"\r")):
@@ -108,37 +102,29 @@ def write_tsv(path: str | Path, rows: Iterable[Sequence[bytes]]) -> int:
     return len(offsets)
 
 
-def write_manifest(folder: str | Path, rows: dict[str, int]) -> None:
-    """List the shards of a folder: file name -> number of rows."""
-    shards = [{"file": name, "rows": rows[name]} for name in sorted(rows)]
-    write_json(Path(folder) / MANIFEST, {"shards": shards})
+def write_manifest(folder: str | Path, shards: Sequence[str]) -> None:
+    """List the shards of a folder by file name, so that a missing one is noticed."""
+    write_json(Path(folder) / MANIFEST, {"shards": list(shards)})
 
 
 def list_shards(folder: str | Path) -> list[Path]:
-    """The shards of a folder, in order of their names.
+    """The shards of a folder, in order of their names: those listed, else those found.
 
     Raises:
-        FileNotFoundError: if the folder, a shard that the manifest lists, the shard of an index, or
-            every shard is missing.
+        FileNotFoundError: if the folder, a listed shard, the shard of an index, or every shard is
+            missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"folder '{folder}' does not exist")
-    found = set(folder.glob("*.tsv"))
-    expected = set(found)
     if (folder / MANIFEST).is_file():
-        listed = json.loads((folder / MANIFEST).read_text())["shards"]
-        expected = {folder / shard["file"] for shard in listed}
-    expected |= set(_indexed_shards(folder))
-    missing = sorted(str(path) for path in expected if not path.is_file())
+        shards = {folder / name for name in json.loads((folder / MANIFEST).read_text())["shards"]}
+    else:
+        indices = (p for p in folder.glob("*.lineidx") if not p.name.endswith(".label.lineidx"))
+        shards = {*folder.glob("*.tsv"), *(index.with_suffix(".tsv") for index in indices)}
+    missing = sorted(str(shard) for shard in shards if not shard.is_file())
     if missing:
         raise FileNotFoundError(f"shards are missing: {', '.join(missing)}")
-    if not expected:
+    if not shards:
         raise FileNotFoundError(f"no .tsv file in '{folder}'")
-    return sorted(expected)
-
-
-def _indexed_shards(folder: Path) -> Iterator[Path]:
-    for index in folder.glob("*.lineidx"):
-        if not index.name.endswith(".label.lineidx"):
-            yield index.with_suffix(".tsv")
+    return sorted(shards)

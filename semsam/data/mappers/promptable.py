@@ -169,6 +169,6 @@ def _all_levels(masks: RunLengthMasks, clicks: np.ndarray) -> PromptTargets:
         column, row = int(np.clip(x, 0, width - 1)), int(np.clip(y, 0, height - 1))
         answers.append(np.union1d(masks.containing(column, row), seed))
     levels = np.full((len(answers), max(map(len, answers))), -1, dtype=np.int64)
-    for row, indices in zip(levels, answers, strict=True):
-        row[: len(indices)] = indices
+    for seed, indices in enumerate(answers):
+        levels[seed, : len(indices)] = indices
     return PromptTargets(torch.arange(len(answers)), torch.from_numpy(levels))
