@@ -1,0 +1,69 @@
+"""A Semantic-SAM of a few thousand parameters, and records for it."""
+
+import torch
+
+from semsam.config import CfgNode, get_cfg
+from semsam.structures import Boxes, Instances, Prompts, PromptTargets, masks_to_boxes
+
+
+def tiny_cfg(**decoder) -> CfgNode:
+    """Two small decoder layers, one encoder layer, Swin with one block a stage."""
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.SWIN.EMBED_DIM = 8
+    cfg.MODEL.SWIN.DEPTHS = [1, 1, 2, 1]
+    cfg.MODEL.SWIN.NUM_HEADS = [1, 1, 2, 2]
+    cfg.MODEL.SWIN.WINDOW_SIZE = 4
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.0
+    for node in (cfg.MODEL.PIXEL_DECODER, cfg.MODEL.DECODER):
+        node.NUM_HEADS = 4
+        node.DIM_FEEDFORWARD = 64
+    cfg.MODEL.PIXEL_DECODER.CONV_DIM = 32
+    cfg.MODEL.PIXEL_DECODER.MASK_DIM = 32
+    cfg.MODEL.PIXEL_DECODER.NUM_LAYERS = 1
+    cfg.MODEL.DECODER.HIDDEN_DIM = 32
+    cfg.MODEL.DECODER.NUM_LAYERS = 2
+    cfg.MODEL.CRITERION.NUM_POINTS = 64
+    for key, value in decoder.items():
+        cfg.MODEL.DECODER[key] = value
+    return cfg
+
+
+def perturb(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Add noise to every parameter: layers that start at zero would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def nested_masks(height: int, width: int) -> torch.Tensor:
+    """(3, height, width) bool: a rectangle in a rectangle, and one elsewhere."""
+    masks = torch.zeros(3, height, width, dtype=torch.bool)
+    masks[0, height // 8 : height // 2, width // 8 : width // 2] = True
+    masks[1, height // 4 : height // 3, width // 4 : width // 3] = True
+    masks[2, height // 2 + 4 :, width // 2 + 4 :] = True
+    return masks
+
+
+def training_record(height: int = 64, width: int = 96, seed: int = 0) -> dict:
+    """An image of noise with three masks and two clicks, the first in two nested masks."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+    masks = nested_masks(height, width)
+    points = torch.tensor([[width * 0.3, height * 0.3], [width * 0.75, height * 0.75]])
+    instances = Instances(
+        (height, width),
+        gt_masks=masks,
+        gt_boxes=Boxes(masks_to_boxes(masks)),
+        gt_classes=torch.zeros(3, dtype=torch.int64),
+    )
+    return {
+        "image": image,
+        "height": height,
+        "width": width,
+        "prompts": Prompts.from_points(points),
+        "instances": instances,
+        "targets": PromptTargets(torch.tensor([1, 2]), torch.tensor([[0, 1], [2, -1]])),
+    }
