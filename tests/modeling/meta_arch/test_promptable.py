@@ -38,7 +38,8 @@ def test_predictions_have_the_frame_that_the_record_asks_for(model):
 
 @torch.no_grad()
 def test_a_batch_of_equal_sizes_gives_what_single_images_give(model):
-    batch = records((64, 96), (64, 96))
+    # Large enough that GroupNorm has more than a few cells to normalise over.
+    batch = records((192, 192), (192, 192))
     together = model(batch)
     for record, prediction in zip(batch, together, strict=True):
         alone = model([record])[0]["instances"]
