@@ -258,9 +258,10 @@ class SwinTransformer(Backbone):
         if len(depths) != len(num_heads):
             raise ValueError(f"depths {depths} and num_heads {num_heads} differ in length")
         self.patch_embed = PatchEmbed(embed_dim)
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        last = max(sum(depths) - 1, 1)
+        rates = [drop_path_rate * i / last for i in range(sum(depths))]
         self.layers = nn.ModuleList()
-        for i, depth_rates in enumerate(rates):
+        for i, depth in enumerate(depths):
             dim = embed_dim * 2**i
             self.layers.append(
                 SwinStage(
@@ -269,7 +270,7 @@ class SwinTransformer(Backbone):
                     window_size=window_size,
                     mlp_ratio=mlp_ratio,
                     qkv_bias=qkv_bias,
-                    drop_path_rates=depth_rates.tolist(),
+                    drop_path_rates=[rates.pop(0) for _ in range(depth)],
                     downsample=i < len(depths) - 1,
                     activation_checkpointing=activation_checkpointing,
                 )
