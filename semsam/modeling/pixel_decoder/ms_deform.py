@@ -145,8 +145,11 @@ class MSDeformAttnPixelDecoder(nn.Module):
         """
         device_type = features[self.finest].device.type
         with torch.autocast(device_type, enabled=False):
-            maps = self._encode([features[name].float() for name in self.coarse])
-            fine = self.lateral(features[self.finest].float())
+            # GroupNorm loses digits on the transposed layout that backbones give: 1e-3 on a small
+            # map, which is then a percent of the gradient.
+            features = {name: x.float().contiguous() for name, x in features.items()}
+            maps = self._encode([features[name] for name in self.coarse])
+            fine = self.lateral(features[self.finest])
             # Resizing is 8 times slower on the transposed layout in which the map lies.
             coarse = maps[0].contiguous()
             up = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
