@@ -31,15 +31,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
     Raises:
         ValueError: if nothing is trainable.
     """
-    solver = cfg.SOLVER
-    settings = parameter_settings(
-        model,
-        base_lr=solver.BASE_LR,
-        backbone_multiplier=solver.BACKBONE_MULTIPLIER,
-        weight_decay=solver.WEIGHT_DECAY,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
-    )
+    settings = parameter_settings(cfg, model)
     if not settings:
         raise ValueError("the model has no trainable parameter; unfreeze a part of it")
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
@@ -48,27 +40,21 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
             groups[settings[name]].append(parameter)
     return torch.optim.AdamW(
         [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
-        lr=solver.BASE_LR,
+        lr=cfg.SOLVER.BASE_LR,
         fused=True,
     )
 
 
-def parameter_settings(
-    model: nn.Module,
-    *,
-    base_lr: float,
-    backbone_multiplier: float,
-    weight_decay: float,
-    weight_decay_norm: float,
-    weight_decay_embed: float,
-) -> dict[str, tuple[float, float]]:
+def parameter_settings(cfg: CfgNode, model: nn.Module) -> dict[str, tuple[float, float]]:
     """Learning rate and weight decay of every trainable parameter, by name.
 
-    Parameters under ``backbone.`` learn at ``base_lr * backbone_multiplier``. Those of
-    normalisation layers decay by ``weight_decay_norm``; those of ``nn.Embedding`` and tables of
-    relative or absolute positions by ``weight_decay_embed``; all others, biases among them, by
-    ``weight_decay``. A parameter with several names has the settings of its first.
+    Parameters under ``backbone.`` learn at ``BASE_LR * BACKBONE_MULTIPLIER``. Those of
+    normalisation layers decay by ``WEIGHT_DECAY_NORM``; those of ``nn.Embedding`` and tables of
+    relative or absolute positions by ``WEIGHT_DECAY_EMBED``; all others, biases among them, by
+    ``WEIGHT_DECAY``. A parameter with several names has the settings of its first.
     """
+    solver = cfg.SOLVER
+    backbone_lr = solver.BASE_LR * solver.BACKBONE_MULTIPLIER
     settings = {}
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     for prefix, module in model.named_modules():
@@ -76,13 +62,13 @@ def parameter_settings(
             name = f"{prefix}.{local}" if prefix else local
             if name not in trainable:
                 continue
-            lr = base_lr * backbone_multiplier if name.startswith("backbone.") else base_lr
+            lr = backbone_lr if name.startswith("backbone.") else solver.BASE_LR
             if isinstance(module, _NORMS):
-                decay = weight_decay_norm
+                decay = solver.WEIGHT_DECAY_NORM
             elif isinstance(module, nn.Embedding) or local in _POSITION_TABLES:
-                decay = weight_decay_embed
+                decay = solver.WEIGHT_DECAY_EMBED
             else:
-                decay = weight_decay
+                decay = solver.WEIGHT_DECAY
             settings[name] = (lr, decay)
     return settings
 

@@ -236,7 +236,7 @@ def select_pairs(values: Tensor, pairs: list[Pairs]) -> Tensor:
     """(B, N, K, ...) -> (R, ...): the entries of the pairs, images in order."""
     _, prompts, masks = values.shape[:3]
     flat = [(b * prompts + p.prompts) * masks + p.masks for b, p in enumerate(pairs)]
-    return values.flatten(0, 2).indexselect_pairs(0, torch.cat(flat))
+    return values.flatten(0, 2).index_select(0, torch.cat(flat))
 
 
 def named_layers(output: PromptOutput) -> list[tuple[str, PromptOutput]]:
