@@ -43,8 +43,9 @@ def blame(where: str) -> Iterator[None]:
     except (
         OSError,
         ValueError,
-        KeyError,
+        LookupError,
         TypeError,
+        AttributeError,
         SyntaxError,  # PIL, on a broken PNG
         Image.DecompressionBombError,
     ) as error:

@@ -1,0 +1,118 @@
+import logging
+from itertools import islice
+
+import pytest
+import torch
+
+from semsam.config import get_cfg
+from semsam.data import DatasetCatalog, MetadataCatalog, build_test_loader, build_train_loader
+from tests.data.sa1b_files import write_images
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_images(tmp_path / "images", 10)
+
+
+def make_cfg(folder, workers=0):
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN = (f"sa1b_folder://{folder}",)
+    cfg.DATALOADER.NUM_WORKERS = workers
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    cfg.INPUT.IMAGE_SIZE = 32
+    cfg.INPUT.NUM_PROMPTS = 5
+    return cfg
+
+
+def samples(cfg, number, start_sample=0):
+    """What tells samples apart: the image and its prompts."""
+    batches = islice(build_train_loader(cfg, start_sample), number)
+    return [(r["image_id"], r["prompts"].points) for batch in batches for r in batch]
+
+
+def assert_equal(first, second):
+    assert [name for name, _ in first] == [name for name, _ in second]
+    for (_, one), (_, other) in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_samples_depend_on_seed_and_position_alone(images):
+    cfg = make_cfg(images)
+    expected = samples(cfg, 8)
+    assert_equal(samples(make_cfg(images, workers=2), 8), expected)
+    assert_equal(samples(cfg, 5, start_sample=6), expected[6:])
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.GRAD_ACCUMULATION = 4, 4
+    assert_equal(samples(cfg, 16), expected)
+    cfg.SEED = 7
+    assert [name for name, _ in samples(cfg, 16)] != [name for name, _ in expected]
+
+
+def test_iterating_does_not_move_the_global_generator(images):
+    before = torch.get_rng_state()
+    samples(make_cfg(images), 2)
+    list(build_test_loader(make_cfg(images), f"sa1b_folder://{images}"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_row_is_logged_and_replaced_and_the_others_stay(images, caplog, workers):
+    expected = samples(make_cfg(images), 10)
+    (images / "image_3.jpg").write_bytes(b"damaged")
+    got = samples(make_cfg(images, workers), 10)
+    for one, other in zip(got, expected, strict=True):
+        if other[0] == "image_3":
+            assert one[0] != "image_3"
+        else:
+            assert_equal([one], [other])
+    if not workers:
+        assert "image_3.jpg" in caplog.text
+        assert "row skipped (1 of" in caplog.text
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.05, 1.0])
+def test_too_many_bad_rows_stop_training(images, fraction):
+    for image in images.glob("*.jpg"):
+        image.write_bytes(b"damaged")
+    cfg = make_cfg(images)
+    cfg.DATALOADER.MAX_BAD_FRACTION = fraction
+    with pytest.raises(RuntimeError, match=r"rows read were unusable.*MAX_BAD_FRACTION"):
+        samples(cfg, 1)
+
+
+def test_evaluation_leaves_bad_rows_out_and_counts_them(images, caplog):
+    (images / "image_3.json").write_text("{}")
+    loader = build_test_loader(make_cfg(images), f"sa1b_folder://{images}")
+    with caplog.at_level(logging.WARNING):
+        ids = [record["image_id"] for batch in loader for record in batch]
+    assert ids == [f"image_{index}" for index in range(10) if index != 3]
+    assert len(loader) == 10
+    assert loader.num_bad == 1
+    assert "image_3" in caplog.text
+    assert "1 of 10 rows left out" in caplog.text
+
+
+def test_several_datasets_are_one_stream(images, tmp_path):
+    more = write_images(tmp_path / "more", 3, suffix=".png")
+    cfg = make_cfg(images)
+    cfg.DATASETS.TRAIN = (f"sa1b_folder://{images}", f"sa1b_folder://{more}")
+    cfg.SOLVER.IMS_PER_BATCH = 13
+    (batch,) = islice(build_train_loader(cfg), 1)
+    assert (
+        sorted(record["file_name"].rsplit(".")[-1] for record in batch)
+        == ["jpg"] * 10 + ["png"] * 3
+    )
+
+
+def test_what_cannot_be_loaded_is_refused_with_the_cure(images):
+    cfg = make_cfg(images)
+    cfg.SOLVER.GRAD_ACCUMULATION = 3
+    with pytest.raises(ValueError, match="multiple of 3"):
+        build_train_loader(cfg)
+    cfg.DATASETS.TRAIN = ()
+    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN is empty"):
+        build_train_loader(cfg)
+    DatasetCatalog.register("bare_data", list)
+    with pytest.raises(ValueError, match=r"no mapper.*PromptableMapper"):
+        build_test_loader(cfg, "bare_data")
+    DatasetCatalog.remove("bare_data")
+    MetadataCatalog.remove("bare_data")

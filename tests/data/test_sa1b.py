@@ -1,0 +1,116 @@
+import base64
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTsv
+from semsam.data.datasets.tsv import write_tsv
+from semsam.data.records import BadRecordError, LazyImage, decode_annotations
+from tests.data.sa1b_files import SIZE, nested_masks, write_images
+
+PREPARE = Path(__file__).parents[2] / "datasets" / "prepare_sa1b.py"
+
+
+def prepare(*arguments):
+    command = [sys.executable, PREPARE, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def content(record):
+    """The pixels and masks that a record leads to."""
+    image = LazyImage(record)
+    annotations = decode_annotations(record, image.size)
+    return np.asarray(image.decode()), annotations.masks.decode(), annotations.clicks
+
+
+def assert_same_records(first, second):
+    assert [r["image_id"] for r in first] == [r["image_id"] for r in second]
+    for one, other in zip(first, second, strict=True):
+        for mine, yours in zip(content(one), content(other), strict=True):
+            assert np.array_equal(mine, yours)
+
+
+def test_a_folder_gives_images_masks_and_clicks(tmp_path):
+    write_images(tmp_path / "deep", 2)
+    records = Sa1bFolder(tmp_path)
+    assert [record["image_id"] for record in records] == ["deep/image_0", "deep/image_1"]
+    image, masks, clicks = content(records[1])
+    assert image.shape == (*SIZE, 3)
+    assert abs(image.astype(int) - 10).max() <= 2
+    assert np.array_equal(masks, nested_masks())
+    assert clicks.tolist() == [[4, 4], [8, 8], [34, 24]]
+
+
+def test_an_image_without_json_is_named_at_the_start(tmp_path):
+    write_images(tmp_path, 2)
+    (tmp_path / "image_1.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"image_1\.jpg"):
+        Sa1bFolder(tmp_path)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        Sa1bFolder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_packed_images_are_those_of_the_folder(tmp_path, form):
+    source = write_images(tmp_path / "images", 5)
+    if form == "tar":
+        with tarfile.open(tmp_path / "images.tar", "w") as archive:
+            for file in source.iterdir():
+                archive.add(file, arcname=file.name)
+        source = tmp_path / "images.tar"
+    done = prepare(source, "--output", tmp_path / "shards", "--rows-per-shard", 2)
+    assert done.returncode == 0, done.stderr
+    records = Sa1bTsv(tmp_path / "shards")
+    assert [len(shard) for shard in records.shards] == [2, 2, 1]
+    assert_same_records(records, Sa1bFolder(tmp_path / "images"))
+    again = prepare(source, "--output", tmp_path / "shards")
+    assert again.returncode == 2
+    assert "packed" in again.stderr
+
+
+def test_packing_names_what_it_leaves_out(tmp_path):
+    write_images(tmp_path / "images", 4)
+    (tmp_path / "images" / "image_0.json").unlink()
+    (tmp_path / "images" / "image_1.json").write_text("{")
+    (tmp_path / "images" / "image_2.jpg").write_bytes(b"no image")
+    done = prepare(tmp_path / "images", "--output", tmp_path / "shards")
+    assert done.returncode == 1
+    for name in ("image_0", "image_1", "image_2"):
+        assert f"left out: {name}" in done.stderr
+    assert [record["image_id"] for record in Sa1bTsv(tmp_path / "shards")] == ["image_3"]
+
+
+def row_of(folder, index):
+    image = (folder / f"image_{index}.jpg").read_bytes()
+    return [b"n", (folder / f"image_{index}.json").read_bytes(), base64.b64encode(image)]
+
+
+def test_a_row_that_does_not_parse_says_where_it_is(tmp_path):
+    name, annotations, image = row_of(write_images(tmp_path / "images", 1), 0)
+    rows = [
+        [name, annotations, image],
+        [name, annotations],
+        [name, b"{}", image],
+        [name, b'[{"bbox": []}]', image],
+        [name, annotations, b"%%%"],
+    ]
+    write_tsv(tmp_path / "shards" / "s.tsv", rows)
+    records = Sa1bTsv(tmp_path / "shards")
+    assert content(records[0])[1].shape == (3, *SIZE)
+    for bad in range(1, 5):
+        with pytest.raises(BadRecordError, match=rf"s\.tsv:{bad}: "):
+            records[bad]
+
+
+def test_label_files_replace_the_annotations(tmp_path):
+    write_tsv(tmp_path / "s.tsv", [row_of(write_images(tmp_path / "images", 1), 0)])
+    masks = json.loads((tmp_path / "images" / "image_0.json").read_text())["annotations"]
+    write_tsv(tmp_path / "label.tsv", [[b"n", json.dumps(masks[:1]).encode()]])
+    (tmp_path / "label.tsv").rename(tmp_path / "s.label")
+    (tmp_path / "label.lineidx").rename(tmp_path / "s.label.lineidx")
+    assert len(Sa1bTsv(tmp_path)[0]["annotations"]) == 1

@@ -1,0 +1,72 @@
+import json
+
+import pytest
+
+from semsam.data.datasets.tsv import TsvFile, list_shards, write_manifest, write_tsv
+
+ROWS = [[b"a", b"1"], ["é€".encode(), b"22"], [b"c", b""]]
+
+
+def test_rows_come_back_as_written(tmp_path):
+    assert write_tsv(tmp_path / "x.tsv", ROWS) == 3
+    file = TsvFile(tmp_path / "x.tsv")
+    assert [file[row] for row in range(len(file))] == ROWS
+    assert file[-1] == ROWS[-1]
+    with pytest.raises(IndexError):
+        file[3]
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_an_index_may_have_one_column_or_two(tmp_path, columns):
+    (tmp_path / "x.tsv").write_bytes(b"a\t1\nbb\t2\nc\t3")
+    offsets = [(0, 4), (4, 5), (9, 3)]
+    text = "".join("\t".join(map(str, pair[:columns])) + "\n" for pair in offsets)
+    (tmp_path / "x.lineidx").write_text(text)
+    file = TsvFile(tmp_path / "x.tsv")
+    assert [file[row][0] for row in range(3)] == [b"a", b"bb", b"c"]
+
+
+def test_an_index_that_counts_characters_is_noticed(tmp_path):
+    write_tsv(tmp_path / "x.tsv", ROWS)
+    (tmp_path / "x.lineidx").write_text("0\n4\n9\n")
+    with pytest.raises(ValueError, match="counts no bytes"):
+        TsvFile(tmp_path / "x.tsv")[1]
+
+
+@pytest.mark.parametrize("index", ["", "0\n9\n5\n", "4\n8\n", "0\n99\n", "zero\n"])
+def test_an_index_of_another_file_is_rejected(tmp_path, index):
+    write_tsv(tmp_path / "x.tsv", ROWS)
+    (tmp_path / "x.lineidx").write_text(index)
+    with pytest.raises(ValueError, match=r"x\.lineidx"):
+        TsvFile(tmp_path / "x.tsv")
+
+
+def test_a_line_break_inside_a_column_is_rejected_and_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match="row 1"):
+        write_tsv(tmp_path / "x.tsv", [[b"a"], [b"b\nc"]])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shards_are_in_order_of_their_names(tmp_path):
+    for name in ("b.tsv", "a.tsv", "c.tsv"):
+        write_tsv(tmp_path / name, ROWS)
+    assert [shard.name for shard in list_shards(tmp_path)] == ["a.tsv", "b.tsv", "c.tsv"]
+    write_manifest(tmp_path, ["c.tsv", "a.tsv"])
+    assert [shard.name for shard in list_shards(tmp_path)] == ["a.tsv", "c.tsv"]
+    assert json.loads((tmp_path / "shards.json").read_text()) == {"shards": ["c.tsv", "a.tsv"]}
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no \.tsv file"):
+        list_shards(tmp_path)
+    write_tsv(tmp_path / "a.tsv", ROWS)
+    write_tsv(tmp_path / "b.tsv", ROWS)
+    (tmp_path / "b.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"b\.tsv"):
+        list_shards(tmp_path)
+    (tmp_path / "a.lineidx").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.lineidx"):
+        TsvFile(tmp_path / "a.tsv")
+    write_manifest(tmp_path, ["a.tsv", "z.tsv"])
+    with pytest.raises(FileNotFoundError, match=r"z\.tsv"):
+        list_shards(tmp_path)
