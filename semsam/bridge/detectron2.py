@@ -56,7 +56,8 @@ def register() -> None:
         if name not in META_ARCH_REGISTRY:
             # A subclass, not a wrapper: the keys of its state dict stay those of the model, so
             # detectron2's checkpointer reads and writes semsam's files.
-            META_ARCH_REGISTRY.register(type(name, (Detectron2Face, META_ARCH.get(name)), {}))
+            model_class: Any = META_ARCH.get(name)
+            META_ARCH_REGISTRY.register(type(name, (Detectron2Face, model_class), {}))
 
 
 def to_detectron2(instances: Instances) -> D2Instances:
@@ -145,7 +146,8 @@ class Detectron2Face(nn.Module):
         image = record["image"].round().clamp(0, 255).to("cpu", torch.uint8)
         # detectron2 has resized the image already.
         min_size = min(image.shape[1:])
-        generator = AutomaticMaskGenerator(self, min_size=min_size, **self.automatic)
+        model: Any = self
+        generator = AutomaticMaskGenerator(model, min_size=min_size, **self.automatic)
         records = generator.generate(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
         height = record.get("height", image.shape[1])
         width = record.get("width", image.shape[2])
