@@ -82,27 +82,26 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return (x, y, x + width - 1, y + height - 1) if width else (0, 0, 0, 0)
 
 
-def measure_logits(
+def cut_logits(
     logits: np.ndarray, stability_offset: float, threshold: float = 0.0
-) -> tuple[float, tuple[int, int, int, int]]:
-    """Stability and box of one mask.
+) -> tuple[np.ndarray, float]:
+    """A mask and its stability under a shift of the threshold.
 
     Args:
         logits: (H, W) float32.
-        stability_offset: distance of the two cuts from ``threshold``.
+        stability_offset: distance of the two shifted cuts from ``threshold``.
         threshold: a pixel above it belongs to the mask.
 
     Returns:
-        IoU of the masks cut at ``threshold + offset`` and ``threshold - offset`` (NaN where both
-        are empty), and ``mask_box`` of the mask cut at ``threshold``.
+        (H, W) bool, and the IoU of the masks cut at ``threshold + offset`` and ``threshold -
+        offset``; NaN where both are empty.
     """
-    above = np.empty(logits.shape, dtype=bool)
-    inner = np.count_nonzero(np.greater(logits, threshold + stability_offset, out=above))
-    outer = np.count_nonzero(np.greater(logits, threshold - stability_offset, out=above))
-    box = mask_box(np.greater(logits, threshold, out=above))
+    mask = np.empty(logits.shape, dtype=bool)
+    inner = np.count_nonzero(np.greater(logits, threshold + stability_offset, out=mask))
+    outer = np.count_nonzero(np.greater(logits, threshold - stability_offset, out=mask))
     # Divided in single precision, as in the original, so that a score at the threshold agrees.
     stability = float(np.float32(inner) / np.float32(outer)) if outer else math.nan
-    return stability, box
+    return np.greater(logits, threshold, out=mask), stability
 
 
 def fill_small_holes(mask: np.ndarray, min_area: int) -> tuple[np.ndarray, bool]:

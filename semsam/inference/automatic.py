@@ -23,11 +23,11 @@ from .amg_utils import (
     OUTPUT_MODES,
     crop_boxes,
     cut_by_crop,
+    cut_logits,
     drop_small_islands,
     encode_mask,
     fill_small_holes,
     mask_box,
-    measure_logits,
     point_grid,
 )
 from .predictor import CLICK_RATIO, ClickableModel, SemSamPredictor
@@ -67,15 +67,31 @@ class _Crop:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A mask that is still in the race, as (h, w) logits at the decoder's stride."""
+    """A mask that is still in the race.
 
-    logits: np.ndarray
+    ``window`` selects its bounding box in the measured frame, ``bits`` are the packed pixels in it.
+    Where the photo is larger than that frame, ``logits`` are kept as well, (h, w) at the decoder's
+    stride, to write the mask at the photo's own resolution.
+    """
+
+    bits: np.ndarray
+    window: tuple[slice, slice]
+    logits: np.ndarray | None
     crop: _Crop
     box: Box
     point: tuple[float, float]
     level: int
     score: float
     stability: float
+
+    def mask(self) -> np.ndarray:
+        """(H, W) bool over the crop, in pixels of the photo."""
+        if self.logits is not None:
+            return self.crop.resize(self.logits, self.crop.size) > 0
+        mask = np.zeros(self.crop.size, dtype=bool)
+        inside = mask[self.window]
+        inside[:] = np.unpackbits(self.bits, count=inside.size).reshape(inside.shape)
+        return mask
 
 
 class AutomaticMaskGenerator:
@@ -215,18 +231,22 @@ class AutomaticMaskGenerator:
 
         def measure(index: int) -> _Candidate | None:
             full = crop.resize(logits[index], measured)
-            stability, mask_frame_box = measure_logits(full, self.stability_score_offset)
+            mask, stability = cut_logits(full, self.stability_score_offset)
             # A NaN, the stability of an empty mask, reaches no threshold.
             least = self.stability_score_thresh
             if least is not None and not stability >= least:
                 return None
-            photo_box = crop.to_photo(mask_frame_box)
+            x0, y0, x1, y1 = mask_box(mask)
+            photo_box = crop.to_photo((x0, y0, x1, y1))
             if cut_by_crop(photo_box, box, image_size):
                 return None
+            window = (slice(y0, y1 + 1), slice(x0, x1 + 1))
             x, y = points[prompts[index]] * (size[1], size[0])
             return _Candidate(
+                bits=np.packbits(mask[window]),
+                window=window,
                 # A copy of its own, so that the batch can be freed.
-                logits=logits[index].copy(),
+                logits=None if measured == size else logits[index].copy(),
                 crop=crop,
                 box=photo_box,
                 point=(float(x) + box[0], float(y) + box[1]),
@@ -244,7 +264,7 @@ class AutomaticMaskGenerator:
         crop = candidate.crop
         left, top, right, bottom = crop.box
         mask = np.zeros(image_size, dtype=bool)
-        np.greater(crop.resize(candidate.logits, crop.size), 0, out=mask[top:bottom, left:right])
+        mask[top:bottom, left:right] = candidate.mask()
         changed = False
         if self.min_mask_region_area > 0:
             mask, filled = fill_small_holes(mask, self.min_mask_region_area)
