@@ -35,7 +35,7 @@ def datasets_root() -> Path:
 class Metadata(SimpleNamespace):
     """What is known of a dataset beside its records, as attributes.
 
-    ``mapper`` names an entry of DATASET_MAPPER, ``evaluator_type`` one of EVALUATOR.
+    ``mapper`` names an entry of DATASET_MAPPER, ``evaluator_type`` one of EVALUATOR or several.
     """
 
     def set(self, **values: Any) -> Metadata:
@@ -125,7 +125,7 @@ class _DatasetCatalog:
 
     def _check(self, name: str) -> None:
         if name not in self._functions:
-            schemes = ", ".join(f"{scheme}://PATH" for scheme in sorted(self._types))
+            schemes = ", ".join(f"{scheme}://DIR..." for scheme in sorted(self._types))
             raise ValueError(
                 f"no dataset '{name}'{nearest_name(name, self.list())}; known: "
                 f"{', '.join(self.list()) or 'none'}; or {schemes}"

@@ -81,6 +81,8 @@ def test_evaluation_clicks_where_the_dataset_says():
     record = make_mapper(False)(make_record())
     assert record["image"].shape == (3, 80, 120)
     assert record["instances"].gt_masks.shape == (3, 80, 120)
+    assert (record["height"], record["width"]) == (80, 120)
+    assert record["original_size"] == SIZE
     assert record["prompts"].points[0, :, 0].tolist() == [[8, 8], [16, 16], [68, 48]]
     # The second click lies in the first mask as well; the first one lies outside the second.
     assert record["targets"].levels.tolist() == [[0, -1], [0, 1], [2, -1]]

@@ -12,7 +12,10 @@ from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records, datase
 from semsam.data.datasets.coco import load_coco_panoptic
 from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTsv
 
-_SA1B = {"mapper": "PromptableMapper", "evaluator_type": "GranularityEvaluator"}
+_SA1B = {
+    "mapper": "PromptableMapper",
+    "evaluator_type": ("InteractiveEvaluator", "GranularityEvaluator"),
+}
 _COCO = {"mapper": "PromptableMapper", "evaluator_type": "InteractiveEvaluator"}
 
 #: name -> type and place under ``$SEMSAM_DATASETS``.

@@ -90,7 +90,8 @@ class PromptableMapper:
         Returns:
             ``image`` (uint8 (3, h, w) RGB tensor), ``instances`` (gt_masks, gt_boxes, gt_classes),
             ``prompts`` (one image's), ``targets`` (indices into ``instances``), ``height`` and
-            ``width`` (the size of ``image``), ``file_name``, ``image_id``.
+            ``width`` (the size of ``image``), ``original_size`` (height and width of the photo),
+            ``file_name``, ``image_id``.
 
         Raises:
             BadRecordError: if image or masks are damaged, or no mask is left.
@@ -138,6 +139,7 @@ class PromptableMapper:
             "targets": targets,
             "height": geometry.output[0],
             "width": geometry.output[1],
+            "original_size": image.size,
             "file_name": record["file_name"],
             "image_id": record["image_id"],
         }
