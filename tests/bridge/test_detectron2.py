@@ -4,7 +4,7 @@ import torch
 
 from semsam.config import get_cfg
 from semsam.modeling import build_model
-from semsam.structures import Boxes, Instances, Prompts
+from semsam.structures import Boxes, Instances, Prompts, PromptTargets
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed (it is built from source)")
 
@@ -12,11 +12,13 @@ from detectron2 import structures as d2
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg as get_d2_cfg
 from detectron2.engine import DefaultPredictor
-from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
+from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling import build_model as build_d2_model
 
 from semsam.bridge.detectron2 import add_semsam_config, from_detectron2, to_detectron2
+from semsam.evaluation.evaluator import inference_on_dataset as semsam_inference_on_dataset
+from semsam.evaluation.interactive import InteractiveEvaluator
 
 TINY = [
     *("MODEL.DEVICE", "cpu"),
@@ -91,17 +93,6 @@ def test_semsams_weights_are_loaded_where_semsams_configuration_names_them(tmp_p
         assert torch.equal(bridged.state_dict()[name], value), name
 
 
-class Collect(DatasetEvaluator):
-    def reset(self):
-        self.found = []
-
-    def process(self, inputs, outputs):
-        self.found += [x["instances"] for x in outputs]
-
-    def evaluate(self):
-        return {"masks": [tuple(x.pred_masks.shape) for x in self.found]}
-
-
 def records(photo):
     image = torch.from_numpy(photo).permute(2, 0, 1)
     click, box = Prompts.from_points([[9.0, 9.0]]), Prompts.from_boxes([[4.0, 4, 30, 30]])
@@ -111,10 +102,24 @@ def records(photo):
     ]
 
 
-def test_inference_on_dataset_gets_the_masks_of_every_prompt(photo):
+def test_inference_on_dataset_gives_the_numbers_that_semsam_gives(photo):
     model = build_d2_model(d2_cfg()).train()
-    results = inference_on_dataset(model, records(photo), Collect())
-    assert results["masks"] == [(2, 6, 24, 40), (1, 6, 40, 80)]
+    semsam_cfg = get_cfg()
+    semsam_cfg.merge_from_list(TINY)
+    same = build_model(semsam_cfg)
+    same.load_state_dict(model.state_dict())
+    loader = records(photo)
+    for number, (record,) in enumerate(loader):
+        height, width = record.setdefault("height", 40), record.setdefault("width", 80)
+        masks = torch.zeros(1, height, width, dtype=torch.bool)
+        masks[:, : height // 2] = True
+        seeds = torch.zeros(record["prompts"].num_prompts, dtype=torch.long)
+        record["instances"] = Instances((height, width), gt_masks=masks)
+        record["targets"] = PromptTargets(seeds, seeds[:, None])
+        record["image_id"] = number
+    results = inference_on_dataset(model, loader, InteractiveEvaluator())
+    assert results["oracle"]["clicks"] == 3
+    assert results == semsam_inference_on_dataset(same, loader, InteractiveEvaluator())
     assert model.training
 
 
