@@ -96,7 +96,7 @@ class PromptableSegmentor(nn.Module):
 
     def forward(
         self, batched_inputs: list[dict[str, Any]]
-    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
+    ) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Losses while training, predictions otherwise.
 
         Args:
@@ -108,7 +108,7 @@ class PromptableSegmentor(nn.Module):
             Training: name -> weighted scalar. Else one ``{"instances": Instances}`` an image with
             one entry a prompt: ``pred_masks`` (N, K, height, width) bool, ``scores`` (N, K),
             ``pred_boxes`` (N, K, 4) XYXY, ``mask_logits`` (N, K, h, w) over the padded input, and
-            the fields of the region heads.
+            the fields of the region heads; beside it ``padded_size`` (H, W) of that input.
 
         Raises:
             ValueError: if a record has no prompts.
@@ -124,7 +124,10 @@ class PromptableSegmentor(nn.Module):
         if self.training:
             return self._losses(output, batched_inputs)
         return [
-            {"instances": self._instances(output, i, image_size, record)}
+            {
+                "instances": self._instances(output, i, image_size, record),
+                "padded_size": output.padded_size,
+            }
             for i, (image_size, record) in enumerate(
                 zip(images.image_sizes, batched_inputs, strict=True)
             )
