@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -57,6 +58,7 @@ def build_train_loader(cfg: CfgNode, start_sample: int = 0) -> DataLoader:
     seed = cfg.SEED if cfg.SEED >= 0 else comm.broadcast(secrets.randbits(32))
     sources = [(DatasetCatalog.get(name), _mapper(cfg, name, True)) for name in cfg.DATASETS.TRAIN]
     rows = TrainingRows(sources, seed, cfg.DATALOADER.MAX_BAD_FRACTION)
+    _allow_many_files()
     return DataLoader(
         rows,
         batch_size=total // parts,
@@ -89,6 +91,12 @@ def build_test_loader(cfg: CfgNode, name: str) -> EvaluationLoader:
         generator=torch.Generator().manual_seed(0),
     )
     return EvaluationLoader(loader, name)
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files: each tensor on its way from a worker is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _mapper(cfg: CfgNode, name: str, is_train: bool) -> Mapper:
