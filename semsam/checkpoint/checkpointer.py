@@ -55,7 +55,7 @@ class Checkpointer:
         rank_parts: Mapping[str, Stateful] | None = None,
         keep: int = 0,
     ) -> None:
-        self.model = model.module if hasattr(model, "module") else model
+        self.model: nn.Module = getattr(model, "module", model)
         self.save_dir = Path(save_dir)
         self.parts = dict(parts or {})
         self.rank_parts = dict(rank_parts or {})
@@ -130,7 +130,7 @@ class Checkpointer:
 
     def _candidates(self) -> list[Path]:
         """Checkpoints, newest first."""
-        numbered = sorted(self._numbered(), key=_number, reverse=True)
+        numbered = self._numbered()[::-1]
         pointer = self.save_dir / _POINTER
         if not pointer.is_file():
             final = self.save_dir / "model_final.pth"
@@ -158,12 +158,15 @@ class Checkpointer:
             temporary.unlink(missing_ok=True)
         number = _number(newest)
         if self.keep and number is not None:
-            older = sorted((p for p in self._numbered() if _number(p) <= number), key=_number)
+            older = [p for p in self._numbered() if _number(p) <= number]
             for path in older[: -self.keep]:
                 path.unlink(missing_ok=True)
 
     def _numbered(self) -> list[Path]:
-        return [p for p in self.save_dir.glob("model_*.pth") if _NUMBERED.fullmatch(p.name)]
+        """Checkpoints with a number, lowest first."""
+        paths = self.save_dir.glob("model_*.pth")
+        numbers = {number: p for p in paths if (number := _number(p)) is not None}
+        return [numbers[number] for number in sorted(numbers)]
 
 
 def _number(path: Path) -> int | None:

@@ -57,7 +57,7 @@ class LRScheduler(HookBase):
 
     def after_step(self) -> None:
         """Record the highest rate of all groups, then advance."""
-        self.trainer.storage.put_scalar("lr", max(self._scheduler.get_last_lr()))
+        self.trainer.storage.put_scalar("lr", float(max(self._scheduler.get_last_lr())))
         self._scheduler.step()
 
 

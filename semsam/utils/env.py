@@ -33,7 +33,8 @@ def seed_everything(seed: int) -> int:
 
 def rng_state() -> dict[str, Any]:
     """State of python's, numpy's and torch's generators, of plain types and tensors alone."""
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    state: Any = np.random.get_state()  # noqa: NPY002
+    name, keys, position, has_gauss, cached = state
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 def nearest_name(name: str, known: list[str]) -> str:
@@ -41,8 +42,8 @@ class Registry:
         self._entries[key] = entry
         return entry
 
-    def get(self, name: str) -> Callable:
-        """Return the entry called ``name``.
+    def get(self, name: str) -> Any:
+        """Return the class or function called ``name``.
 
         Raises:
             ValueError: if there is none; the message lists the known names.

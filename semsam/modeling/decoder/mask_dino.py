@@ -81,8 +81,8 @@ class MaskDINODecoder(nn.Module):
         self.mask_head = MLP(hidden_dim, hidden_dim, mask_dim, 3)
         self.score_head = MLP(hidden_dim, hidden_dim, 1, 3)
         self.box_head = MLP(hidden_dim, hidden_dim, 4, 3)
-        nn.init.zeros_(self.box_head.layers[-1].weight)
-        nn.init.zeros_(self.box_head.layers[-1].bias)
+        for parameter in self.box_head.layers[-1].parameters():
+            nn.init.zeros_(parameter)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_extra_tokens: int = 0) -> dict[str, Any]:
