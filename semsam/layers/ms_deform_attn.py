@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 SpatialShapes = list[tuple[int, int]]
 
-#: Queries sampled at a time without gradients: keeps the index tables inside the cache.
+#: Queries gathered at a time without gradients: keeps the index tables inside the cache.
 QUERY_CHUNK = 1024
 
 
@@ -22,9 +22,9 @@ def ms_deform_attn(
 ) -> Tensor:
     """Weighted sum of values sampled bilinearly at points of several levels.
 
-    Samples outside a level read zero. Without gradients on a CPU the sum runs as one gather with
-    weights, which never holds the (queries x points x channels) tensor; elsewhere each level goes
-    through ``grid_sample``. Both compute the same function.
+    Samples outside a level read zero. On a CPU the sum runs as one gather with weights, which never
+    holds the (queries x points x channels) tensor; elsewhere each level goes through
+    ``grid_sample``. Both compute the same function.
 
     Args:
         value: (B, S, M, D), the levels' cells one after the other, row-major; M heads.
@@ -41,12 +41,8 @@ def ms_deform_attn(
     cells = sum(h * w for h, w in spatial_shapes)
     if cells != value.shape[1]:
         raise ValueError(f"levels {spatial_shapes} have {cells} cells, value has {value.shape[1]}")
-    differentiated = torch.is_grad_enabled() and any(
-        t.requires_grad for t in (value, sampling_locations, attention_weights)
-    )
-    if differentiated or value.device.type != "cpu":
-        return _sum_of_grid_samples(value, spatial_shapes, sampling_locations, attention_weights)
-    return _weighted_gather(value, spatial_shapes, sampling_locations, attention_weights)
+    form = _weighted_gather if value.device.type == "cpu" else _sum_of_grid_samples
+    return form(value, spatial_shapes, sampling_locations, attention_weights)
 
 
 def _sum_of_grid_samples(
@@ -72,39 +68,41 @@ def _sum_of_grid_samples(
 def _weighted_gather(
     value: Tensor, spatial_shapes: SpatialShapes, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    batch, _, heads, dim = value.shape
-    queries, device = locations.shape[1], value.device
-    rows, row_of_level = _bordered_rows(value, spatial_shapes)
-    # One entry a level, shaped to meet (Q, M, L, P).
-    width = torch.tensor([w for _, w in spatial_shapes], device=device)[:, None]
-    height = torch.tensor([h for h, _ in spatial_shapes], device=device)[:, None]
-    pitch = width + 3
+    rows, first_row = _bordered_rows(value, spatial_shapes)
+    # One entry a level, shaped to meet (B, Q, M, L, P).
+    width = torch.tensor([w for _, w in spatial_shapes], device=value.device)[:, None]
+    height = torch.tensor([h for h, _ in spatial_shapes], device=value.device)[:, None]
+    pitch = (width + 3).int()
     # The row of a level's cell (0, 0), behind the border.
-    origin = (row_of_level + pitch + 1).int()
-    pitch = pitch.int()
-    output = value.new_empty(batch, queries, heads * dim)
-    for image in range(batch):
-        for start in range(0, queries, QUERY_CHUNK):
-            span = slice(start, start + QUERY_CHUNK)
-            x0, far_x = _cell_and_fraction(locations[image, span, ..., 0], width)
-            y0, far_y = _cell_and_fraction(locations[image, span, ..., 1], height)
-            corner = (y0.int() * pitch).add_(x0.int()).add_(origin[image])
-            weight = weights[image, span]
-            lower = far_y * weight
-            upper = weight - lower
-            summed = None
-            for line, line_weight in ((corner, upper), (corner + pitch, lower)):
-                right = line_weight * far_x
-                for cells, taps in ((line, line_weight - right), (line + 1, right)):
-                    bags = F.embedding_bag(
-                        cells.flatten(2).flatten(0, 1),
-                        rows,
-                        mode="sum",
-                        per_sample_weights=taps.flatten(2).flatten(0, 1),
-                    )
-                    summed = bags if summed is None else summed.add_(bags)
-            output[image, span] = summed.view(-1, heads * dim)
-    return output
+    origin = first_row[:, None] + pitch + 1
+    queries = locations.shape[1]
+    chunk = queries if torch.is_grad_enabled() else QUERY_CHUNK
+    output = []
+    for start in range(0, queries, max(chunk, 1)):
+        span = slice(start, start + chunk)
+        x0, far_x = _cell_and_fraction(locations[:, span, ..., 0], width)
+        y0, far_y = _cell_and_fraction(locations[:, span, ..., 1], height)
+        corner = y0 * pitch + x0 + origin
+        below = corner + pitch
+        lower = far_y * weights[:, span]
+        upper = weights[:, span] - lower
+        lower_right, upper_right = lower * far_x, upper * far_x
+        taps = [upper - upper_right, upper_right, lower - lower_right, lower_right]
+        summed = F.embedding_bag(
+            _bags([corner, corner + 1, below, below + 1]),
+            rows,
+            mode="sum",
+            per_sample_weights=_bags(taps),
+        )
+        output.append(summed.view(len(value), -1, value.shape[2] * value.shape[3]))
+    return (
+        torch.cat(output, dim=1) if output else value.new_zeros(len(value), 0, value[0, 0].numel())
+    )
+
+
+def _bags(taps: list[Tensor]) -> Tensor:
+    """Four (B, Q, M, L, P) -> (B * Q * M, 4 * L * P), all that one query and head adds up."""
+    return torch.cat([tap.flatten(3) for tap in taps], dim=-1).flatten(0, 2)
 
 
 def _bordered_rows(value: Tensor, spatial_shapes: SpatialShapes) -> tuple[Tensor, Tensor]:
@@ -114,7 +112,7 @@ def _bordered_rows(value: Tensor, spatial_shapes: SpatialShapes) -> tuple[Tensor
     a mask.
 
     Returns:
-        (R, D) rows in the order image, head, level, y, x; and (B, M, L, 1) int64, each level's
+        (R, D) rows in the order image, head, level, y, x; and (B, M, L, 1) int32, each level's
         first row.
     """
     batch, _, heads, dim = value.shape
@@ -127,17 +125,17 @@ def _bordered_rows(value: Tensor, spatial_shapes: SpatialShapes) -> tuple[Tensor
     level_start = torch.tensor([0, *sizes[:-1]], device=value.device).cumsum(0)
     head_start = torch.arange(batch * heads, device=value.device) * sum(sizes)
     start = head_start.view(batch, heads, 1, 1) + level_start[:, None]
-    return torch.cat(padded, dim=2).view(-1, dim), start
+    return torch.cat(padded, dim=2).view(-1, dim), start.int()
 
 
 def _cell_and_fraction(location: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Cell at or before a location in [0, 1], and the fraction of the way to the next cell.
+    """Cell (int32) at or before a location in [0, 1], and the fraction of the way to the next.
 
     Locations beyond the border are moved onto it, where the values are zero.
     """
-    position = (location * size).sub_(0.5).clamp_(min=-1).minimum(size.to(location.dtype))
-    cell = position.floor()
-    return cell, position.sub_(cell)
+    position = (location * size - 0.5).clamp(min=-1).minimum(size.to(location.dtype))
+    cell = position.detach().floor()
+    return cell.int(), position - cell
 
 
 class MSDeformAttn(nn.Module):
