@@ -26,7 +26,7 @@ def point_sample(maps: Tensor, points: Tensor) -> Tensor:
     if len(maps) == 0:
         # grid_sample takes no empty batch; the product stays connected to the graph.
         return maps.new_zeros(0, maps.shape[1], points.shape[1]) * maps.sum()
-    grid = (2 * points - 1).unsqueeze(1)
+    grid = points.mul(2).sub_(1).unsqueeze(1)
     return F.grid_sample(maps.to(grid.dtype), grid, align_corners=False).squeeze(2)
 
 
@@ -72,7 +72,7 @@ def _taps(
     coordinates: Tensor, extent: int, length: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Positions of the two pixels next to each point, and their weights: zero outside the masks."""
-    pixel = coordinates.float() * extent - 0.5
+    pixel = (coordinates.float() * extent).sub_(0.5)
     floor = pixel.floor()
     fraction = pixel - floor
     low = floor.long()
