@@ -16,7 +16,7 @@ from semsam.modeling.build import (
     PIXEL_DECODER,
     REGION_HEAD,
 )
-from semsam.modeling.postprocessing import upsample_masks
+from semsam.modeling.postprocessing import upsample_masks_binary
 from semsam.structures import (
     ImageList,
     Instances,
@@ -175,7 +175,7 @@ class PromptableSegmentor(nn.Module):
         valid = output.valid[index]
         mask_logits = output.mask_logits[index][valid]
         result = Instances(size)
-        result.pred_masks = upsample_masks(mask_logits, output.padded_size, image_size, size) > 0
+        result.pred_masks = upsample_masks_binary(mask_logits, output.padded_size, image_size, size)
         result.scores = output.scores[index][valid]
         if output.boxes is not None:
             height, width = output.padded_size
