@@ -1,11 +1,14 @@
 """Packaging: what semsam needs, as ranges; ``constraints.txt`` is one set that was tested."""
 
+import re
 import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "semsam/__init__.py").read_text())[1]
 CORE = [
     "torch>=2.6",
     "torchvision>=0.21",
@@ -51,9 +54,9 @@ class BuildWithConfigs(build_py):
 
 setup(
     name="semsam",
-    version="0.1.0",
+    version=VERSION,
     description="Promptable segmentation at every granularity: Semantic-SAM and its relatives.",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
