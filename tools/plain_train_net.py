@@ -74,7 +74,7 @@ def train(cfg: CfgNode, model: torch.nn.Module, resume: bool) -> None:
         scaler.step(optimizer)
         scaler.update()
 
-        storage.put_scalars(total_loss=total, **losses, lr=scheduler.get_last_lr()[0])
+        storage.put_scalars(total_loss=total, **losses, lr=max(scheduler.get_last_lr()))
         scheduler.step()
         last = iteration + 1 == solver.MAX_ITER
         if (iteration + 1) % solver.LOG_PERIOD == 0 or last:

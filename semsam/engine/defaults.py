@@ -105,11 +105,8 @@ def create_ddp_model(model: nn.Module) -> nn.Module:
     if comm.get_world_size() == 1:
         return model
     device = next(model.parameters()).device
-    return DistributedDataParallel(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-    )
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids)
 
 
 class DefaultTrainer(SimpleTrainer):
@@ -273,8 +270,7 @@ class DefaultTrainer(SimpleTrainer):
             evaluator = cls.build_evaluator(cfg, name)
             loader = cls.build_test_loader(cfg, name)
             results[name] = inference_on_dataset(model, loader, evaluator)
-            if comm.is_main_process():
-                print_table(results[name])
+            print_table(results[name])
         if comm.is_main_process():
             write_json(Path(cfg.OUTPUT_DIR) / "results.json", results)
         return results

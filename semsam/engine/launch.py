@@ -51,6 +51,7 @@ def launch(
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=num_gpus,
+            run_id="semsam",
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             max_restarts=0,
