@@ -1,7 +1,6 @@
 import base64
 import json
-import subprocess
-import sys
+import runpy
 import tarfile
 from pathlib import Path
 
@@ -17,8 +16,8 @@ PREPARE = Path(__file__).parents[2] / "datasets" / "prepare_sa1b.py"
 
 
 def prepare(*arguments):
-    command = [sys.executable, PREPARE, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """Run the script; returns its exit code."""
+    return runpy.run_path(str(PREPARE))["main"]([str(argument) for argument in arguments])
 
 
 def content(record):
@@ -56,32 +55,31 @@ def test_an_image_without_json_is_named_at_the_start(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["folder", "tar"])
-def test_packed_images_are_those_of_the_folder(tmp_path, form):
+def test_packed_images_are_those_of_the_folder(tmp_path, capsys, form):
     source = write_images(tmp_path / "images", 5)
     if form == "tar":
         with tarfile.open(tmp_path / "images.tar", "w") as archive:
             for file in source.iterdir():
                 archive.add(file, arcname=file.name)
         source = tmp_path / "images.tar"
-    done = prepare(source, "--output", tmp_path / "shards", "--rows-per-shard", 2)
-    assert done.returncode == 0, done.stderr
+    assert prepare(source, "--output", tmp_path / "shards", "--rows-per-shard", 2) == 0
     records = Sa1bTsv(tmp_path / "shards")
     assert [len(shard) for shard in records.shards] == [2, 2, 1]
     assert_same_records(records, Sa1bFolder(tmp_path / "images"))
-    again = prepare(source, "--output", tmp_path / "shards")
-    assert again.returncode == 2
-    assert "packed" in again.stderr
+    with pytest.raises(SystemExit):
+        prepare(source, "--output", tmp_path / "shards")
+    assert "the folder is packed" in capsys.readouterr().err
 
 
-def test_packing_names_what_it_leaves_out(tmp_path):
+def test_packing_names_what_it_leaves_out(tmp_path, capsys):
     write_images(tmp_path / "images", 4)
     (tmp_path / "images" / "image_0.json").unlink()
     (tmp_path / "images" / "image_1.json").write_text("{")
     (tmp_path / "images" / "image_2.jpg").write_bytes(b"no image")
-    done = prepare(tmp_path / "images", "--output", tmp_path / "shards")
-    assert done.returncode == 1
+    assert prepare(tmp_path / "images", "--output", tmp_path / "shards") == 1
+    errors = capsys.readouterr().err
     for name in ("image_0", "image_1", "image_2"):
-        assert f"left out: {name}" in done.stderr
+        assert f"left out: {name}" in errors
     assert [record["image_id"] for record in Sa1bTsv(tmp_path / "shards")] == ["image_3"]
 
 

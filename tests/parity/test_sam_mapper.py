@@ -67,9 +67,9 @@ def recorded(fixture: Fixture, key: str, content: tuple[int, int]) -> torch.Tens
     """A recorded field of the instances, without masks of padding alone."""
     if not padding_is_foreground(fixture):
         return fixture[key]
-    masks = fixture["out.gt_masks"].clone()
-    masks[:, content[0] :] = 0
-    masks[:, :, content[1] :] = 0
+    masks = fixture["out.gt_masks"].bool()
+    masks[:, content[0] :] = False
+    masks[:, :, content[1] :] = False
     values = masks if key == "out.gt_masks" else fixture[key]
     return values[masks.flatten(1).any(dim=1)]
 
