@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def get(
     device: str = "auto",
     trained: bool = True,
     weights: str | Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> nn.Module:
     """Build a model in evaluation mode.
 
@@ -62,18 +64,20 @@ def get(
             ``config.yaml`` and ``model_final.pth``).
         device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU if there is one.
         trained: load weights; False leaves the random initialisation.
-        weights: file or url to load instead of the released ones; implies ``trained``.
+        weights: file or url to load instead of the model's own; implies ``trained``.
+        overrides: ``KEY VALUE`` or ``KEY=VALUE`` changes of the configuration.
 
     Raises:
         ValueError: if the name is unknown, no weights are known for it, or a file does not have
             the digest of the table.
         FileNotFoundError: if there is no such weights file.
     """
-    path = config_path(name)
+    # A checkpoint holds the whole model: the backbone's own weights need not be fetched.
+    fixed = ["MODEL.DEVICE", device, "MODEL.BACKBONE.WEIGHTS", ""]
+    cfg = load_cfg(config_path(name), [*overrides, *fixed])
     if weights is None and trained:
-        weights = _known_weights(name, path)
-    # A checkpoint holds the whole model: the yaml's own weights need not be fetched.
-    model = build_model(load_cfg(path, ["MODEL.DEVICE", device, "MODEL.BACKBONE.WEIGHTS", ""]))
+        weights = cfg.MODEL.WEIGHTS or _known_weights(name)
+    model = build_model(cfg)
     if weights is not None:
         load_weights(model, weights)
     return model.eval()
@@ -110,7 +114,7 @@ def _configs_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def _known_weights(name: str, config: Path) -> str:
+def _known_weights(name: str) -> str:
     if name in MODELS:
         entry = MODELS[name]
         if entry.url is None:
@@ -119,8 +123,8 @@ def _known_weights(name: str, config: Path) -> str:
                 "random initialisation"
             )
         return _fetch(entry.url, entry.sha256)
-    final = config.parent / "model_final.pth"
-    if config.name == "config.yaml" and final.is_file():
+    final = Path(name) / "model_final.pth"
+    if final.is_file():
         return str(final)
     raise ValueError(f"no weights known for '{name}': give weights=FILE, or trained=False")
 

@@ -1,14 +1,13 @@
-"""``tools/demo.py`` as users run it."""
+"""``tools/demo.py``: files in, pictures and json out."""
 
+import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -23,8 +22,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A tiny model as a training run leaves it, with two masks a click."""
-    import yaml
-
     folder = tmp_path_factory.mktemp("run")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     torch.manual_seed(0)
@@ -44,23 +41,30 @@ def photos(tmp_path):
     return folder
 
 
-def demo(run_folder, output, *arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "tools/demo.py", *map(str, arguments), "--output", str(output)]
-        + ["--model", str(run_folder), "--device", "cpu", "--min-size", "64"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("demo", ROOT / "tools" / "demo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_a_folder_of_photos_gets_pictures_and_masks_for_each_prompt(run_folder, photos, tmp_path):
+@pytest.fixture
+def demo(tool, run_folder, tmp_path):
+    """Run the command line with the tiny model; output goes to ``tmp_path / "out"``."""
+
+    def run(*arguments):
+        fixed = ["--output", tmp_path / "out", "--model", run_folder, "--min-size", 64]
+        words = [str(word) for word in (*arguments, *fixed, "--device", "cpu")]
+        return tool.main(tool.parse_args(words))
+
+    return run
+
+
+def test_a_folder_of_photos_gets_pictures_and_masks_for_each_prompt(demo, photos, tmp_path):
+    prompts = ("--point", 10, 20, "--point", 30, 30, "--box", 5, 5, 40, 50)
+    assert demo(photos, *prompts) == 0
     out = tmp_path / "out"
-    done = demo(
-        run_folder, out, photos, "--point", 10, 20, "--point", 30, 30, "--box", 5, 5, 40, 50
-    )
-    assert done.returncode == 0, done.stderr
     assert {p.name for p in out.iterdir()} == {
         *(f"{name}_prompt{i}.png" for name in "ab" for i in range(3)),
         "a.json",
@@ -76,34 +80,47 @@ def test_a_folder_of_photos_gets_pictures_and_masks_for_each_prompt(run_folder, 
     assert [mask["level"] for mask in answer["prompts"][0]["masks"]] == [1, 2]
 
 
-def test_without_a_prompt_the_middle_is_clicked(run_folder, photos, tmp_path):
-    done = demo(run_folder, tmp_path, photos / "a.jpg", "--levels", 2)
-    assert done.returncode == 0, done.stderr
-    (prompt,) = json.loads((tmp_path / "a.json").read_text())["prompts"]
+def test_without_a_prompt_the_middle_is_clicked(demo, photos, tmp_path):
+    assert demo(photos / "a.jpg", "--levels", 2) == 0
+    (prompt,) = json.loads((tmp_path / "out/a.json").read_text())["prompts"]
     assert prompt["point"] == [40, 30]
     assert [mask["level"] for mask in prompt["masks"]] == [2]
 
 
-def test_everything_in_the_photos_of_a_glob(run_folder, photos, tmp_path):
-    done = demo(run_folder, tmp_path, photos / "*.png", "--everything", "--points-per-side", 2)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "b_everything.png").exists()
-    assert "everything" in json.loads((tmp_path / "b.json").read_text())
-    assert not (tmp_path / "a.json").exists()
+def test_everything_in_the_photos_of_a_glob(demo, photos, tmp_path):
+    assert demo(photos / "*.png", "--everything", "--points-per-side", 2) == 0
+    assert (tmp_path / "out/b_everything.png").exists()
+    assert "everything" in json.loads((tmp_path / "out/b.json").read_text())
+    assert not (tmp_path / "out/a.json").exists()
 
 
-def test_an_unreadable_file_is_named_and_the_others_are_done(run_folder, photos, tmp_path):
+def test_an_unreadable_file_is_named_and_the_others_are_done(demo, photos, tmp_path, capsys):
     data = (photos / "a.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(data[: len(data) // 2])
-    done = demo(run_folder, tmp_path, photos, photos / "absent.jpg")
-    assert done.returncode == 1
-    assert "cut.jpg" in done.stderr + done.stdout
-    assert "absent.jpg" in done.stderr + done.stdout
-    assert (tmp_path / "a.json").exists()
-    assert (tmp_path / "b.json").exists()
+    assert demo(photos, photos / "absent.jpg") == 1
+    said = capsys.readouterr().out
+    assert "cut.jpg" in said
+    assert "absent.jpg" in said
+    assert (tmp_path / "out/a.json").exists()
+    assert (tmp_path / "out/b.json").exists()
 
 
-def test_no_image_at_all_is_an_error(run_folder, tmp_path):
-    done = demo(run_folder, tmp_path, tmp_path / "*.jpg")
-    assert done.returncode == 1
-    assert "no image" in done.stderr + done.stdout
+def test_no_image_at_all_is_an_error(demo, tmp_path, capsys):
+    assert demo(tmp_path / "*.jpg") == 1
+    assert "no image" in capsys.readouterr().out
+
+
+def test_a_configuration_can_be_changed_from_the_command_line(demo, photos, tmp_path):
+    for click_type in (0, 1):
+        opts = ("--opts", f"MODEL.DECODER.INFERENCE_CLICK_TYPE={click_type}")
+        assert demo(photos / "a.jpg", *opts) == 0
+        (prompt,) = json.loads((tmp_path / "out/a.json").read_text())["prompts"]
+        scores = [mask["predicted_iou"] for mask in prompt["masks"]]
+        if click_type == 0:
+            first = scores
+    assert scores != first
+
+
+def test_photos_of_one_name_keep_apart(tool):
+    paths = [Path("x/a.jpg"), Path("y/a.png"), Path("z/b.png")]
+    assert tool.output_names(paths) == ["a", "a-2", "b"]

@@ -1,0 +1,191 @@
+"""Masks of photos, as pictures and json.
+
+    python tools/demo.py photo.jpg --output out --point 320 240
+    python tools/demo.py photos/ 'more/*.png' --output out --everything --levels 1 3
+    python tools/demo.py photo.jpg --output out --config-file run/config.yaml --weights run/best.pth
+
+Each ``--point`` and each ``--box`` is a prompt of its own, in pixels of the photo, and gives a row
+of masks from whole to part. With neither, nor ``--everything``, the middle of the photo is clicked.
+``NAME.json`` holds the masks of ``NAME.jpg`` as COCO run lengths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from semsam import AutomaticMaskGenerator, SemSamPredictor, model_zoo
+from semsam.data.records import LazyImage
+from semsam.inference.amg_utils import encode_mask, mask_box
+from semsam.utils.file_io import write_json
+from semsam.utils.logger import setup_logger
+from semsam.utils.visualizer import draw_everything, draw_levels
+
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+#: Longer side of the picture of all masks, in pixels.
+PICTURE_SIDE = 1600
+
+logger = logging.getLogger("semsam.demo")
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, globs")
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("--point", nargs=2, type=float, action="append", default=[], metavar="XY")
+    parser.add_argument("--box", nargs=4, type=float, action="append", default=[], metavar="XYXY")
+    parser.add_argument("--everything", action="store_true", help="masks of a grid of clicks")
+    parser.add_argument("--levels", type=int, nargs="+", help="from 1 (whole) to 6 (part)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", default="semantic-sam-swin-t", help="a name of the model zoo")
+    which.add_argument("--config-file", help="a yaml file instead; give --weights too")
+    parser.add_argument("--weights", help="file or url instead of the model's own")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--min-size", type=int, default=640, help="shorter side of the input")
+    parser.add_argument("--points-per-side", type=int, default=32, help="for --everything")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config changes")
+    return parser.parse_args(arguments)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Annotate every image; 1 if one of them could not be."""
+    setup_logger()
+    paths = list_images(args.images)
+    if not paths:
+        logger.error(
+            "no image in %s (known suffixes: %s)", args.images, ", ".join(sorted(SUFFIXES))
+        )
+        return 1
+    model: Any = model_zoo.get(
+        args.config_file or args.model, args.device, weights=args.weights, overrides=args.opts
+    )
+    predictor = SemSamPredictor(model, min_size=args.min_size)
+    generator = AutomaticMaskGenerator(
+        model,
+        points_per_side=args.points_per_side,
+        output_mode="coco_rle",
+        levels=args.levels,
+        min_size=args.min_size,
+    )
+    names = output_names(paths)
+    failed = []
+    for path, name in tqdm(list(zip(paths, names, strict=True)), unit="image", disable=None):
+        try:
+            image = np.array(LazyImage({"file_name": str(path)}).decode())
+            result: dict[str, Any] = {"file_name": str(path), "size": list(image.shape[:2])}
+            if args.point or args.box or not args.everything:
+                result["prompts"] = answer_prompts(predictor, image, args, Path(args.output, name))
+            if args.everything:
+                result["everything"] = generator.generate(image)
+                picture = picture_of_everything(image, result["everything"])
+                save(picture, Path(args.output, f"{name}_everything.png"))
+        except ValueError as error:
+            # An unreadable file, or a prompt outside this one: the others can still be done.
+            logger.error("skipped %s: %s", path, error)
+            failed.append(path)
+            continue
+        write_json(Path(args.output, f"{name}.json"), result)
+    logger.info("%d of %d images written to %s", len(paths) - len(failed), len(paths), args.output)
+    return int(bool(failed))
+
+
+def answer_prompts(
+    predictor: SemSamPredictor, image: np.ndarray, args: argparse.Namespace, stem: Path
+) -> list[dict[str, Any]]:
+    """Write a picture a prompt, and return what the json holds about each."""
+    height, width = image.shape[:2]
+    prompts: list[dict[str, list[float]]] = [{"point": point} for point in args.point]
+    prompts += [{"box": box} for box in args.box]
+    if not prompts:
+        prompts = [{"point": [width / 2, height / 2]}]
+    predictor.set_image(image)
+    answers = []
+    for index, prompt in enumerate(prompts):
+        point, box = prompt.get("point"), prompt.get("box")
+        masks, scores, _ = predictor.predict(point_coords=point, box=box)
+        levels = args.levels or range(1, len(masks) + 1)
+        if not all(1 <= level <= len(masks) for level in levels):
+            raise ValueError(f"levels are 1 to {len(masks)} for this model, got {args.levels}")
+        chosen = [level - 1 for level in levels]
+        captions = [f"level {i + 1} · IoU {scores[i]:.2f}" for i in chosen]
+        row = draw_levels(image, masks[chosen], captions, None if point is None else [point], box)
+        save(row, stem.with_name(f"{stem.name}_prompt{index}.png"))
+        answers.append({**prompt, "masks": [describe(masks[i], scores[i], i + 1) for i in chosen]})
+    return answers
+
+
+def describe(mask: np.ndarray, score: float, level: int) -> dict[str, Any]:
+    """One mask of a prompt, with the keys of the automatic masks that apply."""
+    x0, y0, x1, y1 = mask_box(mask)
+    return {
+        "level": level,
+        "predicted_iou": float(score),
+        "area": int(mask.sum()),
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "segmentation": encode_mask(mask, "coco_rle"),
+    }
+
+
+def picture_of_everything(image: np.ndarray, records: list[dict[str, Any]]) -> np.ndarray:
+    """All masks on the photo, at a size that screens show."""
+    height, width = image.shape[:2]
+    scale = PICTURE_SIDE / max(height, width)
+    if scale > 1:
+        masks = [coco_mask.decode(r["segmentation"]).astype(bool) for r in records]
+        return draw_everything(image, np.reshape(masks, (-1, height, width)), min(scale, 3.0))
+    # Shrink mask by mask: all masks of a large photo at once do not fit into memory.
+    size = (round(width * scale), round(height * scale))
+    small = [
+        cv2.resize(coco_mask.decode(r["segmentation"]) * 255, size, interpolation=cv2.INTER_AREA)
+        for r in records
+    ]
+    photo = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return draw_everything(photo, np.reshape(small, (-1, *photo.shape[:2])) > 127)
+
+
+def list_images(arguments: list[str]) -> list[Path]:
+    """Files as they are named, the images of folders, and what globs match; sorted, each once."""
+    paths: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            paths += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        elif path.exists() or not glob.has_magic(argument):
+            paths.append(path)
+        else:
+            paths += sorted(Path(p) for p in glob.glob(argument, recursive=True))
+    return list(dict.fromkeys(paths))
+
+
+def output_names(paths: list[Path]) -> list[str]:
+    """Stems; a number tells apart images of different folders that share one."""
+    names: list[str] = []
+    for path in paths:
+        name, number = path.stem, 2
+        while name in names:
+            name, number = f"{path.stem}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def save(picture: np.ndarray, path: Path) -> None:
+    """Write a picture; its folder is made if absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(parse_args()))
