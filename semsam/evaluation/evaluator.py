@@ -155,7 +155,7 @@ def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _format(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else f"{value:.2f}"
+    return str(value) if isinstance(value, int) else f"{value:.2f}"
 
 
 @contextlib.contextmanager

@@ -187,8 +187,7 @@ def summarize(iou: np.ndarray, areas: np.ndarray) -> dict[str, float]:
         result[f"recall{name}"] = 100 * (iou[members] >= RECALL_THRESHOLD).mean()
     for threshold in NOC_THRESHOLDS:
         result[f"NoC@{threshold}"] = np.where(iou >= threshold, 1, MAX_CLICKS).mean()
-    result["clicks"] = len(iou)
-    return {name: float(value) for name, value in result.items()}
+    return {name: float(value) for name, value in result.items()} | {"clicks": len(iou)}
 
 
 def _areas(masks: Tensor) -> Tensor:
