@@ -43,14 +43,16 @@ def test_importing_semsam_takes_under_two_seconds_and_pulls_in_no_heavy_package(
 
 
 def imported_packages(folder: Path) -> set[str]:
-    """Top-level names that the files under a folder import, semsam and the standard library not."""
+    """Top-level names that the files under a folder import, but those of Python and of here."""
+    files = list(folder.rglob("*.py"))
+    here = {"semsam", "tests", "tools", "datasets", "benchmarks"} | {file.stem for file in files}
     names = set()
-    for node in (n for f in folder.rglob("*.py") for n in ast.walk(ast.parse(f.read_text()))):
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.partition(".")[0])
-    return names - set(sys.stdlib_module_names) - {"semsam", "tests", "tools", "datasets"}
+    return names - set(sys.stdlib_module_names) - here
 
 
 @pytest.mark.parametrize("folder", ["semsam", "tools", "datasets", "projects", "benchmarks"])
