@@ -26,10 +26,9 @@ CORE = [
     "tensorboard>=2.18",
     "termcolor>=2.4",
     "tqdm>=4.66",
-    "rich>=13.7",
 ]
 # The photos and the classical segmentation from which `make demo` builds its data set.
-DEMO = ["scikit-image>=0.25", "scikit-learn>=1.6", "matplotlib>=3.9"]
+DEMO = ["scikit-image>=0.25", "scikit-learn>=1.6"]
 ANNOTATE = ["transformers>=5.0", "spacy>=3.8"]
 CAPTION_EVAL = ["pycocoevalcap>=1.2"]
 DEV = [

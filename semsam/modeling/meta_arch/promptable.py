@@ -139,7 +139,8 @@ class PromptableSegmentor(nn.Module):
             (x["image"].to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
             for x in batched_inputs
         ]
-        return ImageList.from_tensors(images, **self.backbone.padding_constraints)
+        padding: Any = self.backbone.padding_constraints
+        return ImageList.from_tensors(images, **padding)
 
     def encode_image(self, images: ImageList) -> dict[str, Any]:
         """Everything that depends on the images alone; keep it to decode many prompts."""
