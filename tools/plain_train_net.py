@@ -49,6 +49,8 @@ def train(cfg: CfgNode, model: torch.nn.Module, resume: bool) -> None:
         keep=solver.KEEP_CHECKPOINTS,
     )
     state = resume_or_load(cfg, checkpointer, resume)
+    if state is None:
+        checkpointer.begin_run()
     start = state["iteration"] + 1 if state else 0
 
     model = create_ddp_model(model)

@@ -61,6 +61,19 @@ class Checkpointer:
         self.rank_parts = dict(rank_parts or {})
         self.keep = keep
 
+    def begin_run(self) -> None:
+        """Start anew in ``save_dir``: what an earlier run left there is not resumed any more."""
+        if not comm.is_main_process():
+            return
+        if self._candidates():
+            logger.warning(
+                "%s holds an earlier run, which is overwritten now; --resume would have gone on "
+                "from it",
+                self.save_dir,
+            )
+        with atomic_write(self.save_dir / _POINTER) as file:
+            file.write("")
+
     def save(self, name: str, **extra: Any) -> None:
         """Write ``<save_dir>/<name>.pth`` and point to it; every rank has to call this.
 
@@ -124,10 +137,6 @@ class Checkpointer:
             part.load_state_dict(own[key])
         set_rng_state(own["rng"])
 
-    def has_checkpoint(self) -> bool:
-        """Whether ``save_dir`` holds a checkpoint, whole or not."""
-        return bool(self._candidates())
-
     def _candidates(self) -> list[Path]:
         """Checkpoints, newest first."""
         numbered = self._numbered()[::-1]
@@ -135,7 +144,10 @@ class Checkpointer:
         if not pointer.is_file():
             final = self.save_dir / "model_final.pth"
             return [final, *numbered] if final.is_file() else numbered
-        last = self.save_dir / pointer.read_text().strip()
+        name = pointer.read_text().strip()
+        if not name:  # a run that has begun and saved nothing yet
+            return []
+        last = self.save_dir / name
         # A file newer than the one pointed to is left from another run in this folder, or its
         # pointer was about to be written: the one pointed to is right in either case.
         older = [p for p in numbered if _number(last) is None or _number(p) < _number(last)]

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
 from semsam.checkpoint import load_backbone_weights, load_weights
-from semsam.checkpoint.checkpointer import Checkpointer
+from semsam.checkpoint.checkpointer import Checkpointer, Stateful
 from semsam.config import CfgNode
 from semsam.data.build import build_test_loader, build_train_loader
 from semsam.evaluation.build import build_evaluator
@@ -62,9 +63,11 @@ def default_argument_parser() -> argparse.ArgumentParser:
 def default_setup(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     """Make OUTPUT_DIR, start logging, seed, and leave the configuration there as ``config.yaml``.
 
-    A negative SEED becomes a fresh one, the same on all ranks. Each rank draws differently.
+    A negative SEED becomes a fresh one, the same on all ranks, or that of the run which is resumed.
+    Each rank draws differently.
     """
     output_dir = Path(cfg.OUTPUT_DIR)
+    written = output_dir / "config.yaml"
     output_dir.mkdir(parents=True, exist_ok=True)
     setup_logger(output_dir)
     logger.info("environment:\n%s", collect_env())
@@ -73,6 +76,8 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     if cfg.SEED < 0:
         frozen = cfg.is_frozen()
         cfg.defrost()
+        if args is not None and args.resume and written.is_file():
+            cfg.SEED = yaml.safe_load(written.read_text())["SEED"]
         cfg.SEED = comm.broadcast(seed_everything(cfg.SEED))
         if frozen:
             cfg.freeze()
@@ -80,7 +85,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
 
     logger.info("configuration:\n%s", cfg.dump())
     if comm.is_main_process():
-        with atomic_write(output_dir / "config.yaml") as file:
+        with atomic_write(written) as file:
             file.write(cfg.dump())
     comm.synchronize()
 
@@ -94,7 +99,8 @@ def resume_or_load(cfg: CfgNode, checkpointer: Checkpointer, resume: bool) -> di
     state = checkpointer.resume() if resume else None
     if state is None:
         if cfg.MODEL.BACKBONE.WEIGHTS:
-            load_backbone_weights(checkpointer.model.backbone, cfg.MODEL.BACKBONE.WEIGHTS)
+            backbone = checkpointer.model.get_submodule("backbone")
+            load_backbone_weights(backbone, cfg.MODEL.BACKBONE.WEIGHTS)
         if cfg.MODEL.WEIGHTS:
             load_weights(checkpointer.model, cfg.MODEL.WEIGHTS)
     return state
@@ -138,7 +144,11 @@ class DefaultTrainer(SimpleTrainer):
             max_grad_norm=cfg.SOLVER.CLIP_GRADIENT_NORM,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        parts = {"optimizer": optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
+        parts: dict[str, Stateful] = {
+            "optimizer": optimizer,
+            "scheduler": self.scheduler,
+            "scaler": self.scaler,
+        }
         self.ema: ModelEMA | None = None
         if cfg.SOLVER.EMA.ENABLED:
             parts["ema"] = self.ema = ModelEMA(model, cfg.SOLVER.EMA.DECAY)
@@ -165,20 +175,16 @@ class DefaultTrainer(SimpleTrainer):
             return
         if self.ema is not None:
             self.ema.reset()
-        if not resume and self.checkpointer.has_checkpoint():
-            logger.warning(
-                "%s holds an earlier run, whose files will be overwritten; --resume would go on "
-                "from it",
-                self.cfg.OUTPUT_DIR,
-            )
 
-    def train(self) -> dict[str, Any]:
+    def train(self) -> dict[str, Any]:  # type: ignore[override]  # detectron2's signature
         """Train to SOLVER.MAX_ITER.
 
         Returns:
             Results of the last evaluation by dataset; empty if DATASETS.TEST is.
         """
         start = self.start_iter
+        if not self._rank_states:
+            self.checkpointer.begin_run()
         self.data_loader = self.build_train_loader(self.cfg, start * self.cfg.SOLVER.IMS_PER_BATCH)
         self.results: dict[str, Any] = {}
         self.register_hooks(self.build_hooks())

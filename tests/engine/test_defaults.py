@@ -80,6 +80,9 @@ def test_a_negative_seed_becomes_a_fresh_one_that_is_written_down(make_cfg, tmp_
     assert cfg.is_frozen()
     written = yaml.safe_load((tmp_path / "output" / "config.yaml").read_text())
     assert written["SEED"] == cfg.SEED
+    resumed = make_cfg("SEED=-1")
+    default_setup(resumed, parse("--resume"))
+    assert resumed.SEED == cfg.SEED
 
 
 def test_metrics_hold_losses_rate_and_times_of_each_line(make_cfg, tmp_path):
@@ -128,6 +131,16 @@ def test_an_earlier_run_in_the_same_folder_is_pointed_out(make_cfg, tmp_path):
     assert "holds an earlier run" in (tmp_path / "output" / "log.txt").read_text()
 
 
+def test_a_run_killed_before_its_first_checkpoint_does_not_resume_an_earlier_one(make_cfg):
+    train(make_cfg())
+    second = DefaultTrainer(make_cfg("SOLVER.MAX_ITER=0"))
+    second.resume_or_load(resume=False)
+    second.train()
+    third = DefaultTrainer(make_cfg())
+    third.resume_or_load(resume=True)
+    assert third.start_iter == 0
+
+
 def test_averaged_weights_are_saved_apart_and_go_on_after_resuming(make_cfg, tmp_path):
     averaging = ("SOLVER.EMA.ENABLED=True", "SOLVER.EMA.DECAY=0.5")
     trainer = train(make_cfg(*averaging))
@@ -151,6 +164,37 @@ def test_average_starts_from_the_weights_that_were_loaded(make_cfg, tmp_path):
     trainer.resume_or_load(resume=False)
     own = dict(trainer.model.named_parameters())
     assert all(torch.equal(v, own[name]) for name, v in trainer.ema.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision_trains_and_its_loss_scale_goes_on_after_resuming(
+    make_cfg, tmp_path, dtype
+):
+    mixed = ("SOLVER.AMP.ENABLED=True", f"SOLVER.AMP.DTYPE={dtype}")
+    train(make_cfg(f"OUTPUT_DIR={tmp_path / 'float32'}"))
+    trainer = train(make_cfg(*mixed))
+    exact, rounded = (
+        read_metrics(tmp_path / folder / "metrics.json")[0]["total_loss"]
+        for folder in ("float32", "output")
+    )
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.03)
+    resumed = DefaultTrainer(make_cfg(*mixed))
+    resumed.resume_or_load(resume=True)
+    assert resumed.scaler.is_enabled() == (dtype == "float16")
+    assert resumed.scaler.state_dict() == trainer.scaler.state_dict()
+
+
+def test_a_step_in_parts_uses_as_many_samples_as_a_whole_one(make_cfg):
+    trainer = DefaultTrainer(make_cfg("SOLVER.GRAD_ACCUMULATION=2", "SOLVER.IMS_PER_BATCH=4"))
+    batches = iter(trainer.build_train_loader(trainer.cfg))
+    whole = iter(trainer.build_train_loader(make_cfg("SOLVER.IMS_PER_BATCH=4")))
+    first, second, both = next(batches), next(batches), next(whole)
+    names = [record["file_name"] for record in [*first, *second]]
+    assert names == [record["file_name"] for record in both]
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert trainer.iter == 4
 
 
 def test_an_unknown_precision_is_rejected(make_cfg):
