@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import argparse
 import io
-import time
-from collections.abc import Callable
+import statistics
+import sys
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
 from PIL import Image
 from pycocotools import mask as mask_codes
 
+from benchmarks.measure import markdown, ratio, seconds, spread
 from semsam.config import get_cfg
 from semsam.data.mappers import PromptableMapper
 from semsam.data.prompt_sampling import draw_prompts
@@ -81,20 +85,14 @@ def plain_prompts(masks: torch.Tensor, rng: np.random.Generator) -> list[list[in
     return levels
 
 
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Median time of a call, after one that is not counted."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+def plain_sample(record: dict[str, Any], rng: np.random.Generator) -> None:
+    """Image, masks and prompts, all in the plain way."""
+    plain_prompts(plain_mapper(record, rng)[1], rng)
 
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=15)
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
@@ -102,20 +100,20 @@ def main() -> None:
     record = make_record(rng)
     mapper = PromptableMapper(get_cfg(), is_train=True)
     ours = seconds(lambda: mapper({**record, "rng": rng}), repeats)
-    plain = seconds(lambda: plain_mapper(record, rng), max(repeats // 3, 1))
-    _, bitmaps = plain_mapper(record, rng)
-    plain_sampling = seconds(lambda: plain_prompts(bitmaps, rng), max(repeats // 3, 1))
+    plain = seconds(lambda: plain_sample(record, rng), max(repeats // 3, 1))
     codes = [annotation["segmentation"] for annotation in record["annotations"]]
     masks = mapper.jitter(SIZE, rng).apply_masks(RunLengthMasks.from_coco(codes, SIZE))
     # A new object each time: what it remembers of its runs is part of the cost.
     every = np.arange(NUM_MASKS)
     sampling = seconds(lambda: draw_prompts(masks.select(every), NUM_PROMPTS, 6, rng), repeats)
-    print(f"| {SIZE[1]}x{SIZE[0]} JPEG, {NUM_MASKS} masks, to 1024 | seconds | images/s |")
-    print("|---|---|---|")
-    print(f"| plain: image and masks | {plain:.3f} | {1 / plain:.1f} |")
-    print(f"| plain: {NUM_PROMPTS} prompts | {plain_sampling:.3f} | |")
-    print(f"| PromptableMapper, prompts included | {ours:.3f} | {1 / ours:.1f} |")
-    print(f"| of which prompts | {sampling:.3f} | |")
+    rows = [
+        ("plain reader", spread(plain), f"{1 / statistics.median(plain):.1f}"),
+        ("PromptableMapper", spread(ours), f"{1 / statistics.median(ours):.1f}"),
+        ("of which prompts", spread(sampling), ""),
+    ]
+    title = f"{SIZE[1]}x{SIZE[0]} JPEG, {NUM_MASKS} masks, to 1024, one core"
+    print(markdown((title, "seconds", "images/s"), rows))
+    print(f"\n{ratio(plain, ours)} the images of the plain reader")
 
 
 if __name__ == "__main__":
