@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from semsam.checkpoint.convert import convert_semantic_sam, semantic_sam_key
 from semsam.config import get_cfg
@@ -21,6 +22,7 @@ from semsam.structures import (
     PromptOutput,
     Prompts,
     PromptTargets,
+    box_cxcywh_to_xyxy,
     masks_to_boxes,
 )
 
@@ -40,7 +42,7 @@ class RecordedDraws:
 
     def __init__(self, tensors, python_calls=()):
         self.tensors = iter(tensors)
-        self.integer_calls = iter([c for c in python_calls if c[0] == "randint" and c[1] == 0])
+        self.integer_calls = iter([c for c in python_calls if c[0] == "randint"])
         self.shuffle_calls = iter([c for c in python_calls if c[0] == "shuffle"])
 
     def rand(self, *shape, device=None):
@@ -49,6 +51,8 @@ class RecordedDraws:
         return drawn
 
     def permutation(self, number):
+        # The original first draws a number of prompts, and does not use it.
+        next(self.integer_calls)
         drawn = next(self.tensors)
         assert len(drawn) == number
         return drawn.numpy()
@@ -69,8 +73,8 @@ class RecordedDraws:
         return low + (high - low) * drawn
 
 
-def build_cfg(fixture, config=None):
-    original = config or fixture.meta["config"]
+def build_cfg(fixture):
+    original = fixture.meta["config"]
     cfg = semsam_cfg(original)
     if original["DECODER"].get("MANY_TO_ONE"):
         cfg.MODEL.CRITERION.NAME = "ManyToOneCriterion"
@@ -89,30 +93,37 @@ def read_instances(fixture):
     return Instances(masks.shape[-2:], gt_masks=masks, gt_boxes=Boxes(masks_to_boxes(masks)))
 
 
+def padded_size(fixture):
+    multiple = fixture.meta["config"]["DECODER"]["SIZE_DIVISIBILITY"]
+    return tuple(-(-side // multiple) * multiple for side in fixture["in.image"].shape[1:])
+
+
 def read_training_record(fixture):
-    instances = read_instances(fixture)
-    size = instances.image_size
-    scale = np.array([size[1], size[0]] * 2)
-    number = fixture.meta["config"]["DECODER"]["MAX_NUM_INSTANCE"]
-    levels = [torch.tensor(level) for level in fixture.meta["level_target_inds"]]
+    """The image with the original's targets and its noisy prompts, which are given relatively."""
+    settings = fixture.meta["config"]["DECODER"]
+    height, width = padded_size(fixture)
+    scale = np.array([width, height] * 2)
     draws = 2 * fixture["rng.001.rand_like"][0].double().numpy() - 1
-    noise = fixture.meta["config"]["DECODER"]["DN_NOISE_SCALE"] * CLICK_NOISE
-    anchors = jitter(fixture["tgt.points"].double().numpy() * scale, noise, size, draws)
+    noise = settings["DN_NOISE_SCALE"] * CLICK_NOISE
+    anchors = jitter(fixture["tgt.points"].double().numpy() * scale, noise, (height, width), draws)
     anchors = torch.from_numpy(anchors).float()
+    instances = read_instances(fixture)
+    boxes = fixture["tgt.ori_boxes"] * torch.tensor([width, height] * 2)
+    instances.gt_boxes = Boxes(box_cxcywh_to_xyxy(boxes))
+    levels = [torch.tensor(level) for level in fixture.meta["level_target_inds"]]
+    seeds = np.resize(fixture["rng.000.randperm"].numpy(), settings["MAX_NUM_INSTANCE"])
     return {
         "image": fixture["in.image"],
         "prompts": Prompts.from_points(anchors[:, :2], extents=anchors[:, 2:]),
         "instances": instances,
         "targets": PromptTargets(
-            torch.from_numpy(np.resize(fixture["rng.000.randperm"].numpy(), number)),
-            torch.nn.utils.rnn.pad_sequence(levels, batch_first=True, padding_value=-1),
+            torch.from_numpy(seeds), pad_sequence(levels, batch_first=True, padding_value=-1)
         ),
     }
 
 
 def recorded_output(fixture):
     """The original decoder's outputs as ours, the last layer with the others in ``aux``."""
-    _, height, width = fixture["in.image"].shape
     layers = []
     for i in range(fixture.meta["config"]["DECODER"]["DEC_LAYERS"]):
         scores = fixture[f"dec.{i}.pred_ious"]
@@ -124,7 +135,7 @@ def recorded_output(fixture):
                 boxes=fixture[f"dec.{i}.pred_boxes"].unflatten(1, shape),
                 tokens=scores[..., None],
                 valid=torch.ones(1, shape[0], dtype=torch.bool),
-                padded_size=(-(-height // 32) * 32, -(-width // 32) * 32),
+                padded_size=padded_size(fixture),
             )
         )
     layers[-1].aux.extend(layers[:-1])
@@ -220,7 +231,7 @@ def test_training_step_gives_the_original_losses_and_gradients(fixture, what):
 
 @pytest.mark.parametrize(("fixture", "what"), cases(SEMANTIC_SAM, "optimizer_steps", "weights"))
 def test_optimizer_steps_give_the_original_weights(fixture, what):
-    cfg = build_cfg(fixture, fixture.meta.get("config"))
+    cfg = build_cfg(fixture)
     cfg.SOLVER.BASE_LR = fixture.meta["adamw"]["lr"]
     cfg.SOLVER.CLIP_GRADIENT_NORM = fixture.meta["clip"]
     draws = RecordedDraws(fixture.numbered("rng"), fixture.meta["python_rng_calls"])
