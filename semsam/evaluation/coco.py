@@ -62,7 +62,9 @@ class AutomaticMaskEvaluator(DatasetEvaluator):
         Metrics: ``AP`` (mean over IoU 0.5 to 0.95), ``AP50``, ``AP75``, ``AP small`` and so on;
         ``AR@n`` (mean over the same IoU, n masks an image), ``AR@1000 small`` and so on.
         """
-        images, objects, found = [], [], []
+        images: list[dict[str, Any]] = []
+        objects: list[dict[str, Any]] = []
+        found: list[dict[str, Any]] = []
         for number, values in enumerate(gather_by_image(self._images).values()):
             (height, width), here, masks = values
             place = {"image_id": number, "category_id": 1}

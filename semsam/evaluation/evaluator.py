@@ -76,7 +76,7 @@ class DatasetEvaluators(DatasetEvaluator):
 
 
 def inference_on_dataset(
-    model: Callable[[list[dict[str, Any]]], Sequence[Any]],
+    model: Callable[[list[dict[str, Any]]], Any],
     loader: Iterable[list[dict[str, Any]]],
     evaluator: DatasetEvaluator | Sequence[DatasetEvaluator],
 ) -> Results:

@@ -7,6 +7,7 @@ network's input, as published. Shares are percentages.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -46,13 +47,10 @@ def mask_iou(masks: Tensor, truth: Tensor) -> Tensor:
             f"masks {tuple(masks.shape)} and ground truth {tuple(truth.shape)} are not of the same "
             "prompts and frame; set the records' height and width to the size of gt_masks"
         )
-    overlap = [_areas(group & wanted) for group, wanted in zip(masks, truth, strict=True)]
-    if not overlap:
-        return torch.zeros(masks.shape[:2], dtype=torch.float64, device=masks.device)
-    intersection = torch.stack(overlap)
-    found = torch.stack([_areas(group) for group in masks])
-    union = found + _areas(truth)[:, None] - intersection
-    return intersection.double() / union.clamp(min=1)
+    number, each = masks.shape[:2]
+    overlap = _areas(m & wanted for group, wanted in zip(masks, truth, strict=True) for m in group)
+    union = _areas(masks.flatten(0, 1)) + _areas(truth).repeat_interleave(each) - overlap
+    return (overlap.double() / union.clamp(min=1)).view(number, each).to(masks.device)
 
 
 @EVALUATOR.register
@@ -190,8 +188,8 @@ def summarize(iou: np.ndarray, areas: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in result.items()} | {"clicks": len(iou)}
 
 
-def _areas(masks: Tensor) -> Tensor:
-    """(M,) int64 pixels of (M, H, W) bool masks."""
+def _areas(masks: Iterable[Tensor]) -> Tensor:
+    """(M,) int64 pixels of M (H, W) bool masks."""
     # To count a whole bool tensor is ten times faster on a CPU than to reduce two dimensions.
     counts = [torch.count_nonzero(mask) for mask in masks]
     return torch.stack(counts) if counts else torch.zeros(0, dtype=torch.int64)
