@@ -13,6 +13,10 @@ from semsam.layers.point_sample import point_sample
 #: Called as ``torch.rand``: sizes, then ``device=``.
 Rand = Callable[..., Tensor]
 
+# Candidates outnumber the points that are kept; a third of the time goes into fresh memory for them
+# if all masks are asked at once.
+_MASKS_AT_A_TIME = 32
+
 
 def mask_bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of masks at points.
@@ -122,9 +126,14 @@ def uncertain_points(
     number, device = len(logits), logits.device
     important = int(importance_sample_ratio * num_points)
     candidates = rand(number, int(num_points * oversample_ratio), 2, device=device)
-    doubt = point_sample(logits[:, None], candidates)[:, 0].abs()
-    chosen = doubt.topk(important, largest=False, sorted=False).indices
-    points = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
+    chosen = []
+    for some_logits, some_candidates in zip(
+        logits.split(_MASKS_AT_A_TIME), candidates.split(_MASKS_AT_A_TIME), strict=True
+    ):
+        doubt = point_sample(some_logits[:, None], some_candidates)[:, 0].abs()
+        nearest = doubt.topk(important, largest=False, sorted=False).indices
+        chosen.append(some_candidates.gather(1, nearest[..., None].expand(-1, -1, 2)))
+    points = torch.cat(chosen)
     if important == num_points:
         return points
     return torch.cat([points, rand(number, num_points - important, 2, device=device)], dim=1)
