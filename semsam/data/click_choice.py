@@ -5,7 +5,8 @@ not a Euclidean transform: waves of one pixel run inwards from the outside of th
 reached by wave ``i`` (0 first) gets ``floor(1.5 i) - 0.35 log(sum of exp(-d / 0.35))``, the sum
 over the neighbours, at distance d = 1 or sqrt(2), that earlier waves reached. (Later versions of
 kornia correct the 1.5.) So a value depends on nothing but the wave numbers of a pixel and of its
-eight neighbours, and the wave number is the chessboard distance to the outside.
+eight neighbours, and the wave number is the chessboard distance to the outside. Pixels of equal
+surroundings tie exactly here, where float32 sums may tell them apart by their last bit.
 """
 
 from __future__ import annotations
