@@ -7,10 +7,11 @@ only box and stability are measured; pixels are written for those that survive a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +31,13 @@ from .amg_utils import (
     mask_box,
     point_grid,
 )
-from .predictor import CLICK_RATIO, ClickableModel, SemSamPredictor
+from .predictor import (
+    CLICK_RATIO,
+    ClickableModel,
+    SemSamPredictor,
+    check_image,
+    level_order,
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,22 +48,17 @@ Box = tuple[float, float, float, float]
 class _Crop:
     """A part of the photo, and the frames through which its masks return to it.
 
-    Sizes are (H, W). ``measured`` is the frame in which masks are compared and filtered: the
-    photo's pixels, or the model's where the photo has more, which would add cost and no detail.
+    ``box`` is XYXY in the photo; sizes are (H, W): of the crop, of the crop as the model sees it,
+    of the frame in which masks are measured and compared, of the photo. ``measured`` is the smaller
+    of the first two: where the photo has more pixels than the model's input, they would add cost
+    and no detail.
     """
 
     box: tuple[int, int, int, int]
-    padded_size: tuple[int, int]
-    input_size: tuple[int, int]
     size: tuple[int, int]
+    input_size: tuple[int, int]
     measured: tuple[int, int]
-
-    @property
-    def area(self) -> int:
-        return self.size[0] * self.size[1]
-
-    def resize(self, logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        return upsample_map(logits, self.padded_size, self.input_size, size)
+    photo_size: tuple[int, int]
 
     def to_photo(self, box: Box) -> Box:
         """XYXY of the measured frame -> of the photo."""
@@ -65,18 +67,25 @@ class _Crop:
         return box[0] * x + left, box[1] * y + top, box[2] * x + left, box[3] * y + top
 
 
+class _LowResolution(NamedTuple):
+    """(h, w) logits at the decoder's stride, and the (H, W) of the padded input they cover."""
+
+    logits: np.ndarray
+    padded_size: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class _Candidate:
     """A mask that is still in the race.
 
     ``window`` selects its bounding box in the measured frame, ``bits`` are the packed pixels in it.
-    Where the photo is larger than that frame, ``logits`` are kept as well, (h, w) at the decoder's
-    stride, to write the mask at the photo's own resolution.
+    Where the crop has more pixels than that frame, ``low_resolution`` is kept to write the mask at
+    the photo's own resolution. ``box`` and ``point`` are in pixels of the photo.
     """
 
     bits: np.ndarray
     window: tuple[slice, slice]
-    logits: np.ndarray | None
+    low_resolution: _LowResolution | None
     crop: _Crop
     box: Box
     point: tuple[float, float]
@@ -86,8 +95,8 @@ class _Candidate:
 
     def mask(self) -> np.ndarray:
         """(H, W) bool over the crop, in pixels of the photo."""
-        if self.logits is not None:
-            return self.crop.resize(self.logits, self.crop.size) > 0
+        if self.low_resolution is not None:
+            return upsample_map(*self.low_resolution, self.crop.input_size, self.crop.size) > 0
         mask = np.zeros(self.crop.size, dtype=bool)
         inside = mask[self.window]
         inside[:] = np.unpackbits(self.bits, count=inside.size).reshape(inside.shape)
@@ -177,13 +186,14 @@ class AutomaticMaskGenerator:
         Raises:
             ValueError: if the image is not such an array, or a level is not among 1..K.
         """
+        check_image(image)
         image_size = (image.shape[0], image.shape[1])
         crops = crop_boxes(image_size, self.crop_n_layers, self.crop_overlap_ratio)
         candidates = []
         for box, layer in crops:
             candidates += self._search_crop(image, box, self.grids[layer])
         if len(crops) > 1:
-            scores = [1 / c.crop.area for c in candidates]
+            scores = [1 / math.prod(c.crop.size) for c in candidates]
             candidates = _suppress(candidates, _boxes(candidates), scores, self.crop_nms_thresh)
         records = _parallel(lambda c: self._finish(c, image_size), candidates)
         if self.min_mask_region_area > 0:
@@ -199,63 +209,79 @@ class AutomaticMaskGenerator:
     ) -> list[_Candidate]:
         left, top, right, bottom = box
         self.predictor.set_image(np.ascontiguousarray(image[top:bottom, left:right]))
+        size, input_size = self.predictor.image_size, self.predictor.input_size
+        crop = _Crop(
+            box=box,
+            size=size,
+            input_size=input_size,
+            measured=min(size, input_size, key=math.prod),
+            photo_size=(image.shape[0], image.shape[1]),
+        )
         found: list[_Candidate] = []
         for start in range(0, len(grid), self.points_per_batch):
-            points = grid[start : start + self.points_per_batch]
-            found += self._search_points(points, box, (image.shape[0], image.shape[1]))
+            found += self._search_points(grid[start : start + self.points_per_batch], crop)
         self.predictor.reset_image()
         scores = [c.score for c in found]
         return _suppress(found, _boxes(found), scores, self.box_nms_thresh)
 
-    def _search_points(
-        self, points: np.ndarray, box: tuple[int, int, int, int], image_size: tuple[int, int]
-    ) -> list[_Candidate]:
+    def _search_points(self, points: np.ndarray, crop: _Crop) -> list[_Candidate]:
         """Candidates of one batch of points, x, y in [0, 1] of the crop."""
-        size, (input_h, input_w) = self.predictor.image_size, self.predictor.input_size
+        input_h, input_w = crop.input_size
         coords = torch.from_numpy(points * (input_w, input_h)).float()
         extent = (CLICK_RATIO * input_w, CLICK_RATIO * input_h)
-        output = self.predictor.decode(Prompts.from_points(coords, extents=extent), self.levels)
+        output = self.predictor.decode(Prompts.from_points(coords, extents=extent))
+        levels = list(self.levels or range(1, output.num_masks + 1))
+        tokens = _tokens(levels, output.num_masks)
 
-        scores = output.scores[0].float()
+        scores = output.scores[0, :, tokens].float()
         keep = torch.ones_like(scores, dtype=torch.bool)
         if self.pred_iou_thresh is not None:
             keep = scores > self.pred_iou_thresh
-        logits = output.mask_logits[0][keep].float().cpu().numpy()
-        prompts, masks = (x.tolist() for x in keep.nonzero(as_tuple=True))
-        kept_scores = scores[keep].tolist()
+        photo_points = points * (crop.size[1], crop.size[0]) + crop.box[:2]
 
-        input_size = self.predictor.input_size
-        measured = min(size, input_size, key=lambda s: s[0] * s[1])
-        crop = _Crop(box, output.padded_size, input_size, size, measured)
-        levels = self.levels or range(1, output.num_masks + 1)
-
-        def measure(index: int) -> _Candidate | None:
-            full = crop.resize(logits[index], measured)
-            mask, stability = cut_logits(full, self.stability_score_offset)
-            # A NaN, the stability of an empty mask, reaches no threshold.
-            least = self.stability_score_thresh
-            if least is not None and not stability >= least:
-                return None
-            x0, y0, x1, y1 = mask_box(mask)
-            photo_box = crop.to_photo((x0, y0, x1, y1))
-            if cut_by_crop(photo_box, box, image_size):
-                return None
-            window = (slice(y0, y1 + 1), slice(x0, x1 + 1))
-            x, y = points[prompts[index]] * (size[1], size[0])
-            return _Candidate(
-                bits=np.packbits(mask[window]),
-                window=window,
-                # A copy of its own, so that the batch can be freed.
-                logits=None if measured == size else logits[index].copy(),
+        def candidate(kept: tuple[float, int, int]) -> _Candidate | None:
+            score, prompt, column = kept
+            return self._measure(
+                # Mask by mask, so that nothing of the batch is copied on a CPU.
+                logits=output.mask_logits[0, prompt, tokens[column]].float().cpu().numpy(),
+                padded_size=output.padded_size,
                 crop=crop,
-                box=photo_box,
-                point=(float(x) + box[0], float(y) + box[1]),
-                level=levels[masks[index]],
-                score=kept_scores[index],
-                stability=stability,
+                point=tuple(photo_points[prompt].tolist()),
+                level=levels[column],
+                score=score,
             )
 
-        return [c for c in _parallel(measure, range(len(logits))) if c is not None]
+        prompts, columns = (x.tolist() for x in keep.nonzero(as_tuple=True))
+        kept = zip(scores[keep].tolist(), prompts, columns, strict=True)
+        return [c for c in _parallel(candidate, kept) if c is not None]
+
+    def _measure(
+        self,
+        logits: np.ndarray,
+        padded_size: tuple[int, int],
+        crop: _Crop,
+        point: tuple[float, float],
+        level: int,
+        score: float,
+    ) -> _Candidate | None:
+        """A candidate, unless the mask is unstable or cut by its crop."""
+        full = upsample_map(logits, padded_size, crop.input_size, crop.measured)
+        mask, stability = cut_logits(full, self.stability_score_offset)
+        # A NaN, the stability of an empty mask, reaches no threshold.
+        least = self.stability_score_thresh
+        if least is not None and not stability >= least:
+            return None
+        x0, y0, x1, y1 = mask_box(mask)
+        box = crop.to_photo((x0, y0, x1, y1))
+        if cut_by_crop(box, crop.box, crop.photo_size):
+            return None
+        window = (slice(y0, y1 + 1), slice(x0, x1 + 1))
+        larger = None
+        if crop.measured != crop.size:
+            # A copy of its own, so that the batch can be freed.
+            larger = _LowResolution(logits.copy(), padded_size)
+        bits = np.packbits(mask[window])
+        return _Candidate(bits, window, larger, crop, box, point, level, score, stability)
 
     def _finish(
         self, candidate: _Candidate, image_size: tuple[int, int]
@@ -282,6 +308,14 @@ class AutomaticMaskGenerator:
             "level": candidate.level,
         }
         return record, box, changed
+
+
+def _tokens(levels: list[int], num_masks: int) -> list[int]:
+    """The decoder's mask of each level."""
+    order = level_order(num_masks)
+    if any(not 1 <= level <= num_masks for level in levels):
+        raise ValueError(f"levels are 1 to {num_masks} for this model, got {levels}")
+    return [order[level - 1] for level in levels]
 
 
 def _boxes(candidates: list[_Candidate]) -> list[Box]:

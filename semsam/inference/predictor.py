@@ -115,7 +115,7 @@ class SemSamPredictor:
         Raises:
             ValueError: if shape or dtype are others.
         """
-        _check_image(image)
+        check_image(image)
         self.reset_image()
         size = self._resized(image.shape[:2])
         resized = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
@@ -216,6 +216,7 @@ class SemSamPredictor:
             ValueError: as in ``predict``.
         """
         output = self.decode(self._prompts(point_coords, point_labels, boxes))
+        output = output.select_masks(level_order(output.num_masks))
         scores, low_res = output.scores[0], output.mask_logits[0]
         if not multimask_output:
             best = scores.argmax(dim=1, keepdim=True)
@@ -225,26 +226,18 @@ class SemSamPredictor:
         masks = upsample(low_res, output.padded_size, self._input_size, self._image_size)
         return masks, scores, low_res
 
-    def decode(self, prompts: Prompts, levels: Sequence[int] | None = None) -> PromptOutput:
-        """The decoder's own answer, its K masks in the order of levels.
+    def decode(self, prompts: Prompts) -> PromptOutput:
+        """The decoder's own answer: masks in its order (see ``level_order``) and at its stride.
 
         Args:
             prompts: on one image, in pixels of the model's input (``input_size``).
-            levels: from 1 to K, in the order wanted; all if None.
 
         Raises:
             RuntimeError: if no image is set.
-            ValueError: if a level is not among 1..K.
         """
         features = self._check_state()
         with torch.inference_mode():
-            output = self.model.decode(features, prompts.to(self.model.device))
-        order = level_order(output.num_masks)
-        if levels is not None:
-            if any(not 1 <= level <= len(order) for level in levels):
-                raise ValueError(f"levels are 1 to {len(order)} for this model, got {list(levels)}")
-            order = [order[level - 1] for level in levels]
-        return output.select_masks(order)
+            return self.model.decode(features, prompts.to(self.model.device))
 
     @staticmethod
     def process_multi_mask(
@@ -335,7 +328,8 @@ class SemSamPredictor:
         return Prompts.from_points(coords, labels, extent)  # type: ignore[arg-type]
 
 
-def _check_image(image: np.ndarray) -> None:
+def check_image(image: np.ndarray) -> None:
+    """Raise ValueError unless an image is (H, W, 3) uint8 and not empty."""
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
         shape = getattr(image, "shape", type(image).__name__)
         raise ValueError(f"an image is an array of (H, W, 3) RGB, got {shape}")

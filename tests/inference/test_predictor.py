@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from semsam import SemSamPredictor
 from semsam.inference.predictor import level_order
@@ -49,16 +47,18 @@ def test_one_mask_is_the_one_with_the_best_score(predictor):
     assert np.array_equal(low, low_res[best : best + 1])
 
 
-def test_levels_reorder_the_tokens_of_six_mask_decoders_only(predictor):
-    prompts = Prompts.from_points([[30, 20]])
-    model = predictor.model
-    resized = Image.fromarray(PHOTO).resize(predictor.input_size[::-1], Image.Resampling.BICUBIC)
-    record = {"image": torch.from_numpy(np.array(resized)).permute(2, 0, 1)}
-    with torch.inference_mode():
-        tokens = model.decode(model.encode_image(model.preprocess([record])), prompts)
-    levels = predictor.decode(prompts)
-    for level, token in enumerate([3, 2, 0, 4, 1, 5]):
-        assert levels.scores[0, 0, level] == pytest.approx(tokens.scores[0, 0, token].item(), 1e-5)
+def test_masks_come_in_the_order_of_levels_not_of_tokens(predictor):
+    _, scores, low_res = predictor.predict(point_coords=[40, 25])
+    point = np.array([[40, 25]]) * predictor.input_size[::-1] / (80, 50)
+    extent = [0.005 * side for side in predictor.input_size[::-1]]
+    tokens = predictor.decode(Prompts.from_points(point, extents=extent))
+    order = [3, 2, 0, 4, 1, 5]
+    np.testing.assert_allclose(scores, tokens.scores[0, 0, order], atol=1e-5)
+    np.testing.assert_allclose(low_res, tokens.mask_logits[0, 0, order], atol=1e-4)
+
+
+def test_only_six_masks_have_an_order_of_their_own():
+    assert level_order(6) == [3, 2, 0, 4, 1, 5]
     assert level_order(3) == [0, 1, 2]
 
 
