@@ -15,8 +15,6 @@ import cv2
 import numpy as np
 
 _BANDWIDTH = 0.35
-_SIDES = ((-1, 0), (0, -1), (0, 1), (1, 0))
-_CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
 def choose_click(mask: np.ndarray) -> tuple[int, int]:
@@ -36,9 +34,9 @@ def choose_click(mask: np.ndarray) -> tuple[int, int]:
     if waves.size == 0:
         return 0, 0
     # A later wave adds at least 1 while the soft part spans 0.42 to 1.4142: only the last can win.
-    ys, xs = np.nonzero(waves == waves.max())
-    best = _soft_part(waves, ys, xs).argmax()
-    return int(xs[best]) + left, int(ys[best]) + top
+    last = np.flatnonzero(waves == waves.max())
+    y, x = divmod(int(last[_soft_part(waves, last).argmax()]), waves.shape[1])
+    return x + left, y + top
 
 
 def soft_distance_transform(mask: np.ndarray) -> np.ndarray:
@@ -56,9 +54,10 @@ def soft_distance_transform(mask: np.ndarray) -> np.ndarray:
     waves, left, top = _waves(mask)
     distance = np.zeros(mask.shape, np.float32)
     if waves.size:
-        ys, xs = np.nonzero(waves)
+        inside = np.flatnonzero(waves)
+        ys, xs = np.divmod(inside, waves.shape[1])
         whole = np.floor(1.5 * (waves[ys, xs] - 1))
-        distance[ys + top, xs + left] = whole + _soft_part(waves, ys, xs)
+        distance[ys + top, xs + left] = whole + _soft_part(waves, inside)
     return distance
 
 
@@ -78,12 +77,13 @@ def _waves(mask: np.ndarray) -> tuple[np.ndarray, int, int]:
     return cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_C, 3), left - 1, top - 1
 
 
-def _soft_part(waves: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
-    """The part of the distance that comes from the earlier neighbours of (P,) pixels."""
-    own = waves[ys, xs]
+def _soft_part(waves: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """The part of the distance that comes from the earlier neighbours of (P,) flat positions."""
+    flat, width = waves.ravel(), waves.shape[1]
+    own = flat[pixels]
     sides, corners = (
-        sum((waves[ys + dy, xs + dx] < own).astype(np.float64) for dy, dx in steps)
-        for steps in (_SIDES, _CORNERS)
+        sum((flat[pixels + step] < own).astype(np.int8) for step in steps)
+        for steps in ((-width, -1, 1, width), (-width - 1, -width + 1, width - 1, width + 1))
     )
     total = sides * np.exp(-1 / _BANDWIDTH) + corners * np.exp(-np.sqrt(2) / _BANDWIDTH)
     return -_BANDWIDTH * np.log(total)
