@@ -54,14 +54,13 @@ class ManyToManyCriterion(nn.Module):
             Scalars: the last layer's under their plain names, those of ``aux[i]`` with ``_i``.
             Images without instances and prompts that are not valid add nothing.
         """
-        with torch.autocast(output.scores.device.type, enabled=False):
-            pairs = self.match(output, instances, targets)
-            normalizer = mean_over_ranks(sum(map(len, pairs)), output.scores.device)
-            losses: dict[str, Tensor] = {}
-            for suffix, layer in named_layers(output):
-                points = self.losses.draw_points(layer, pairs)
-                terms = self.losses(layer, instances, pairs, points, normalizer)
-                losses.update({name + suffix: loss for name, loss in terms.items()})
+        pairs = self.match(output, instances, targets)
+        normalizer = mean_over_ranks(sum(map(len, pairs)), output.scores.device)
+        losses: dict[str, Tensor] = {}
+        for suffix, layer in named_layers(output):
+            points = self.losses.draw_points(layer, pairs)
+            terms = self.losses(layer, instances, pairs, points, normalizer)
+            losses.update({name + suffix: loss for name, loss in terms.items()})
         return losses
 
     def match(

@@ -52,16 +52,15 @@ class ManyToOneCriterion(nn.Module):
             Scalars: the last layer's under their plain names, those of ``aux[i]`` with ``_i``.
             Images without instances and prompts that are not valid add nothing.
         """
-        with torch.autocast(output.scores.device.type, enabled=False):
-            candidates = _all_masks(output, targets)
-            prompts = sum(map(len, candidates)) // output.num_masks
-            normalizer = mean_over_ranks(prompts, output.scores.device)
-            losses: dict[str, Tensor] = {}
-            for suffix, layer in named_layers(output):
-                points = self.losses.draw_points(layer, candidates)
-                pairs, points = _nearest(layer, instances, candidates, points)
-                terms = self.losses(layer, instances, pairs, points, normalizer)
-                losses.update({name + suffix: loss for name, loss in terms.items()})
+        candidates = _all_masks(output, targets)
+        prompts = sum(map(len, candidates)) // output.num_masks
+        normalizer = mean_over_ranks(prompts, output.scores.device)
+        losses: dict[str, Tensor] = {}
+        for suffix, layer in named_layers(output):
+            points = self.losses.draw_points(layer, candidates)
+            pairs, points = _nearest(layer, instances, candidates, points)
+            terms = self.losses(layer, instances, pairs, points, normalizer)
+            losses.update({name + suffix: loss for name, loss in terms.items()})
         return losses
 
 

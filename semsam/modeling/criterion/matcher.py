@@ -134,15 +134,17 @@ class LevelMatcher:
         if len(instances) == 0:
             return predicted.new_zeros(*predicted.shape[:2], levels.shape[1], dtype=torch.float32)
         logits = point_sample(predicted.flatten(0, 1)[None], points[None])[0]
-        logits = logits.unflatten(0, predicted.shape[:2]).float()
+        logits = logits.unflatten(0, predicted.shape[:2])
         everything = torch.arange(len(instances), device=points.device)
         sampled = sample_masks(
             instances.gt_masks, everything, points.expand(len(instances), -1, -1), frame
         )
         # Padding (-1) reads the last instance; its column is never used.
         wanted = sampled[levels]
-        cost = self.bce_weight * pairwise_mask_bce(logits, wanted)
-        cost += self.dice_weight * pairwise_mask_dice(logits, wanted)
+        # Autocast would multiply in half precision and blur the differences that decide a match.
+        with torch.autocast(logits.device.type, enabled=False):
+            cost = self.bce_weight * pairwise_mask_bce(logits, wanted)
+            cost += self.dice_weight * pairwise_mask_dice(logits, wanted)
         if output.boxes is not None:
             boxes = output.boxes[image, :number, :, None].float()
             truth = relative_boxes(instances, frame)[levels][:, None]

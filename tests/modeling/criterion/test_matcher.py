@@ -90,6 +90,14 @@ def test_half_precision_logits_give_the_costs_of_their_values():
     )
 
 
+def test_autocast_does_not_change_the_cost():
+    instances, targets = nested_scene()
+    arguments = (random_output(), instances, targets, POINTS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cost = LevelMatcher().cost(*arguments)
+    torch.testing.assert_close(cost, LevelMatcher().cost(*arguments), rtol=0, atol=0)
+
+
 def test_an_image_smaller_than_the_frame_is_matched_in_the_frame():
     instances, targets = nested_scene((26, 22))
     output = perfect_output(instances, [[2, 1, 0, 3], [0, 0, 0, 3]], FRAME)
