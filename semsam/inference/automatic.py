@@ -152,6 +152,8 @@ class AutomaticMaskGenerator:
                 "points_per_side, points_per_batch and crop_n_points_downscale_factor are at least "
                 f"1, got {points_per_side}, {points_per_batch}, {crop_n_points_downscale_factor}"
             )
+        if crop_n_layers < 0:
+            raise ValueError(f"crop_n_layers is 0 or more, got {crop_n_layers}")
         if levels is not None and not levels:
             raise ValueError("levels must name at least one level; None keeps all")
         self.predictor = SemSamPredictor(model, min_size=min_size)

@@ -1,1 +1,1 @@
-"""Registry, logging, process groups and files: nothing here knows about images."""
+"""Registry, logging, process groups, files and pictures: nothing here knows about models."""

@@ -148,6 +148,7 @@ def test_run_lengths_hold_the_same_masks(tiny_model, output_mode):
         ("points_per_side", 0),
         ("points_per_batch", 0),
         ("crop_n_points_downscale_factor", 0),
+        ("crop_n_layers", -1),
         ("levels", []),
     ],
 )
