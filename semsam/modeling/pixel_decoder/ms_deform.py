@@ -29,6 +29,8 @@ class EncoderLayer(nn.Module):
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
         self.norm2 = nn.LayerNorm(dim)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
 
     def forward(
         self, x: Tensor, position: Tensor, reference: Tensor, spatial_shapes: SpatialShapes
