@@ -41,6 +41,7 @@ MODELS = {
         f"{_RELEASE}/swint_only_sam_many2many.pth",
         licence="not stated by the publisher, beyond the licence of the original's repository",
     ),
+    "semantic-sam-swin-b": ZooEntry("semantic_sam/semantic_sam_swin_b_sa1b.yaml"),
     "semantic-sam-swin-l": ZooEntry(
         "semantic_sam/semantic_sam_swin_l_sa1b.yaml",
         f"{_RELEASE}/swinl_only_sam_many2many.pth",

@@ -38,7 +38,8 @@ def run_folder(tmp_path):
 def test_every_model_has_a_configuration_that_loads(name):
     cfg = model_zoo.get_config(name)
     assert cfg.is_frozen()
-    assert (96 if "swin-t" in name else 192) == cfg.MODEL.SWIN.EMBED_DIM
+    widths = {"t": 96, "b": 128, "l": 192}
+    assert widths[name.removeprefix("semantic-sam-swin-")[0]] == cfg.MODEL.SWIN.EMBED_DIM
     assert (3 if "reproduce-sam" in name else 6) == cfg.MODEL.DECODER.NUM_TOKENS
 
 

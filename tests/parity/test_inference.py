@@ -1,12 +1,14 @@
 """The network against the original: backbone, pixel decoder, decoder layers, clicks, boxes."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from semsam.checkpoint.convert import convert_semantic_sam, semantic_sam_key
+from semsam.checkpoint import load_weights
+from semsam.checkpoint.convert import semantic_sam_key
 from semsam.config import load_cfg
 from semsam.layers.ms_deform_attn import MSDeformAttn, ms_deform_attn
 from semsam.modeling import build_model
@@ -25,7 +27,10 @@ def load_original(fixture, **decoder):
     for key, value in decoder.items():
         cfg.MODEL.DECODER[key] = value
     model = build_model(cfg)
-    model.load_state_dict(convert_semantic_sam(fixture.weights))
+    # The layout in which detectron2's trainer saved the released files.
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({"model": fixture.weights, "iteration": 1}, Path(folder, "official.pth"))
+        load_weights(model, Path(folder, "official.pth"))
     return model.eval()
 
 
