@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from semsam.checkpoint import load_weights
 from semsam.config import CfgNode, get_cfg
+from semsam.modeling import build_model
 
 GOLDEN = Path(os.environ.get("SEMSAM_GOLDEN", Path(__file__).parents[1] / "golden"))
 SEMANTIC_SAM = "semantic_sam"
@@ -98,3 +101,14 @@ def semsam_cfg(original: dict) -> CfgNode:
     criterion.IMPORTANCE_SAMPLE_RATIO = decoder["IMPORTANCE_SAMPLE_RATIO"]
     cfg.INPUT.NUM_PROMPTS = decoder["MAX_NUM_INSTANCE"]
     return cfg
+
+
+def load_original(fixture: Fixture, cfg: CfgNode | None = None) -> torch.nn.Module:
+    """The fixture's model with its weights, in evaluation mode; ``cfg`` if it needs changes."""
+    model = build_model(cfg or semsam_cfg(fixture.meta["config"]))
+    # The layout in which detectron2's trainer saved the released files.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "official.pth")
+        torch.save({"model": fixture.weights, "iteration": 1}, path)
+        load_weights(model, path)
+    return model.eval()

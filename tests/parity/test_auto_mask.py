@@ -5,13 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from semsam.checkpoint.convert import convert_semantic_sam
 from semsam.inference import AutomaticMaskGenerator
 from semsam.inference.predictor import level_order
-from semsam.modeling import build_model
 from semsam.structures import ImageList, PromptOutput
 
-from .golden import SEMANTIC_SAM, cases, semsam_cfg
+from .golden import SEMANTIC_SAM, cases, load_original, semsam_cfg
 
 #: Pixels of a mask that may differ: logits within rounding of the threshold.
 FLIPS = 2
@@ -56,11 +54,9 @@ def assert_same_records(records, fixture, masks, size):
 def test_everything_in_an_image_equals_the_original(fixture, what):
     meta = fixture.meta
     cfg = semsam_cfg(meta["config"])
-    cfg.MODEL.CRITERION.NAME = ""
     # The original's clicks saw the other clicks of their batch.
     cfg.MODEL.DECODER.CROSS_PROMPT_ATTENTION = True
-    model = build_model(cfg)
-    model.load_state_dict(convert_semantic_sam(fixture.weights))
+    model = load_original(fixture, cfg)
     image = fixture["in.image"].permute(1, 2, 0).numpy()
     size = image.shape[:2]
     generate = generator(

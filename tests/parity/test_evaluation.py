@@ -3,21 +3,13 @@
 import pytest
 import torch
 
-from semsam.checkpoint.convert import convert_semantic_sam
 from semsam.data.click_choice import choose_click
 from semsam.evaluation.interactive import GranularityEvaluator, InteractiveEvaluator, mask_iou
-from semsam.modeling import build_model
 from semsam.modeling.criterion.matcher import LevelMatcher
 from semsam.modeling.postprocessing import upsample_masks
 from semsam.structures import Boxes, Instances, Prompts, PromptTargets, masks_to_boxes
 
-from .golden import SEMANTIC_SAM, cases, semsam_cfg
-
-
-def load_original(fixture):
-    model = build_model(semsam_cfg(fixture.meta["config"]))
-    model.load_state_dict(convert_semantic_sam(fixture.weights))
-    return model.eval()
+from .golden import SEMANTIC_SAM, cases, load_original, semsam_cfg
 
 
 def record_of(image, gt_masks, prompts, targets):

@@ -1,37 +1,21 @@
 """The network against the original: backbone, pixel decoder, decoder layers, clicks, boxes."""
 
 import json
-import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from semsam.checkpoint import load_weights
 from semsam.checkpoint.convert import semantic_sam_key
 from semsam.config import load_cfg
 from semsam.layers.ms_deform_attn import MSDeformAttn, ms_deform_attn
-from semsam.modeling import build_model
 from semsam.modeling.build import META_ARCH
 from semsam.modeling.postprocessing import upsample_masks
 from semsam.structures import Prompts, box_cxcywh_to_xyxy
 
-from .golden import GOLDEN, SEMANTIC_SAM, cases, semsam_cfg
+from .golden import GOLDEN, SEMANTIC_SAM, cases, load_original, semsam_cfg
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "semantic_sam"
-
-
-def load_original(fixture, **decoder):
-    cfg = semsam_cfg(fixture.meta["config"])
-    cfg.MODEL.CRITERION.NAME = ""
-    for key, value in decoder.items():
-        cfg.MODEL.DECODER[key] = value
-    model = build_model(cfg)
-    # The layout in which detectron2's trainer saved the released files.
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save({"model": fixture.weights, "iteration": 1}, Path(folder, "official.pth"))
-        load_weights(model, Path(folder, "official.pth"))
-    return model.eval()
 
 
 def assert_close(ours, theirs, atol=1e-4):
@@ -60,9 +44,10 @@ def prompts_of(fixture):
 )
 def test_inference_equals_the_original(fixture, what):
     # The original's demo let the prompts of a call see each other; its evaluation did not.
-    model = load_original(
-        fixture, CROSS_PROMPT_ATTENTION=what != "own_group", INFERENCE_CLICK_TYPE=1
-    )
+    cfg = semsam_cfg(fixture.meta["config"])
+    cfg.MODEL.DECODER.CROSS_PROMPT_ATTENTION = what != "own_group"
+    cfg.MODEL.DECODER.INFERENCE_CLICK_TYPE = 1
+    model = load_original(fixture, cfg)
     images = model.preprocess([{"image": fixture["in.image"]}])
     if what == "backbone":
         assert_close(images.tensor, fixture["mid.padded_normalised_image"])
