@@ -57,17 +57,25 @@ class Placement:
     ground: tuple[str, ...]
     air: tuple[str, ...]
 
-    def __call__(self, rng: np.random.Generator) -> list[tuple[float, Part]]:
-        """(depth, part) of every thing; what is deeper is painted first."""
-        side, placed = min(self.height, self.width), []
-        for column in rng.permutation(3)[: int(rng.integers(2, 4))]:
-            x = self.width * (column + rng.uniform(0.25, 0.75)) / 3
+    def __call__(self, rng: np.random.Generator, number: int) -> list[tuple[float, Part]]:
+        """Place things at random.
+
+        Args:
+            rng: source of every draw.
+            number: things on the ground; the fewer, the larger they are.
+
+        Returns:
+            (depth, part) of every thing; what is deeper is painted first.
+        """
+        side, placed = min(self.height, self.width) * (1 + 1.8 / number**2) / 1.2, []
+        for column in rng.permutation(number):
+            x = self.width * (column + rng.uniform(0.25, 0.75)) / number
             depth = rng.uniform(0.25, 1.0)
             y = self.horizon + (self.height * 0.97 - self.horizon) * depth
             size = side * (0.28 + 0.32 * depth) * rng.uniform(0.85, 1.2)
             make = _group if rng.random() < 0.3 else _one
             placed.append((y, make(rng, str(rng.choice(self.ground)), x, y, size)))
-        for _ in range(int(rng.integers(0, 3)) if self.air else 0):
+        for _ in range(int(rng.integers(0, number)) if self.air else 0):
             size = side * rng.uniform(0.18, 0.36)
             x = self.width * rng.uniform(0.1, 0.9)
             y = max(size * 1.1, self.horizon * rng.uniform(0.5, 0.95))
@@ -81,17 +89,14 @@ def _one(rng: np.random.Generator, name: str, x: float, y: float, size: float) -
 
 
 def _group(rng: np.random.Generator, name: str, x: float, y: float, size: float) -> Part:
-    """Two or three of a kind side by side, often of one make."""
+    """Two or three of a kind side by side."""
     number = int(rng.integers(2, 4))
     size *= 0.75
-    twins = rng.random() < 0.5
-    state = rng.integers(1 << 31)
     members = []
     for k in range(number):
-        make = np.random.default_rng(state) if twins else rng
         spot = x + (k - (number - 1) / 2) * size * rng.uniform(0.72, 0.9)
         drop = size * rng.uniform(-0.06, 0.1)
-        members.append(OBJECTS[name](make).moved(spot, y + drop, size * rng.uniform(0.85, 1.1)))
+        members.append(OBJECTS[name](rng).moved(spot, y + drop, size * rng.uniform(0.85, 1.1)))
     members.sort(key=lambda member: member.extent()[3])
     return Part(plural(name), parts=tuple(members), kind="group")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .backdrops import BACKDROPS
+from .backdrops import BACKDROPS, OBJECTS, Placement
 from .canvas import Canvas, Part
 from .words import join_words, part_caption, thing_caption
 
@@ -55,7 +56,12 @@ class Scene:
 
 
 def draw_scene(
-    rng: np.random.Generator, height: int = 320, width: int = 320, min_area: float = 0.0016
+    rng: np.random.Generator,
+    height: int = 320,
+    width: int = 320,
+    min_area: float = 0.0016,
+    max_things: int = 3,
+    kinds: Collection[str] = tuple(OBJECTS),
 ) -> Scene:
     """Draw a scene; the same generator state gives the same scene.
 
@@ -64,20 +70,25 @@ def draw_scene(
         height: rows, at least 64.
         width: columns, at least 64.
         min_area: regions of a smaller visible share of the image are left out.
+        max_things: at most so many objects or groups stand on the ground, one at least; the fewer,
+            the larger.
+        kinds: names of the objects that may appear.
 
     Raises:
-        ValueError: if the picture is smaller than 64 pixels on a side.
+        ValueError: if the picture is smaller than 64 pixels on a side, or a kind is unknown.
     """
     if min(height, width) < 64:
         raise ValueError(f"a scene needs 64 pixels a side, got {height}x{width}")
+    if not kinds or not set(kinds) <= set(OBJECTS):
+        raise ValueError(f"kinds are among {', '.join(OBJECTS)}; got {', '.join(kinds) or 'none'}")
     canvas = Canvas(
         height,
         width,
         light=rng.uniform(-2.6, -0.6),
         ink=float(rng.choice([0.0, 0.0, 0.35, 0.6])),
     )
-    place, backdrop = BACKDROPS[int(rng.integers(len(BACKDROPS)))](rng, height, width)
-    things = place(rng)
+    place, backdrop = _choose_place(rng, height, width, kinds)
+    things = place(rng, int(rng.integers(1, max_things + 1)))
     things.sort(key=lambda thing: thing[0])
     parts = [*backdrop, *(part for _, part in things)]
     owners = _paint(canvas, parts, rng)
@@ -85,6 +96,19 @@ def draw_scene(
     shown = [r.caption for r in regions if r.parent is None and r.kind in ("group", "object")]
     caption = f"a drawing of {join_words(shown)} in {place.setting}" if shown else place.setting
     return Scene(_finish(canvas.color, rng), regions, caption)
+
+
+def _choose_place(
+    rng: np.random.Generator, height: int, width: int, kinds: Collection[str]
+) -> tuple[Placement, list[Part]]:
+    """A backdrop on whose ground, or in whose air, one of the kinds may be."""
+    while True:
+        place, backdrop = BACKDROPS[int(rng.integers(len(BACKDROPS)))](rng, height, width)
+        ground = tuple(kind for kind in place.ground if kind in kinds)
+        air = tuple(kind for kind in place.air if kind in kinds)
+        if ground or air:
+            # What only floats elsewhere may stand here.
+            return replace(place, ground=ground or air, air=air), backdrop
 
 
 def _paint(canvas: Canvas, parts: list[Part], rng: np.random.Generator) -> list[list[int]]:
