@@ -130,7 +130,7 @@ def _page(report: Report) -> str:
         ),
         (f"{gain[0]['max']['1-IoU']:.1f} → {gain[1]['max']['1-IoU']:.1f}", f"1-IoU Max, {first}"),
         (
-            f"{report.metrics[-1]['iteration'] + 1:,}",
+            f"{_losses(report.metrics)[-1][0]:,}",
             "steps of training",
         ),
         (_duration(sum(report.seconds.values())), "for everything, on this machine"),
@@ -149,8 +149,8 @@ has several right answers: the pane, the window, the house, the row of houses. T
 masks at once and says how good it thinks each one is.</p>
 <div class="figures">{cards}</div>
 <section><h2>Clicks on pictures it has never seen</h2>
-<p class="note">The first held-out pictures, not chosen ones. Below each mask is its level, from 1
-(whole) to 6 (part), and the IoU that the model expects.</p>
+<p class="note">The first held-out pictures, not chosen ones. The six masks of a click from
+whole to part, and the IoU that the model expects of each.</p>
 {_figures(report.clicks)}</section>
 <section><h2>Before and after training</h2>
 <p class="note">Mean IoU in percent, one click a mask, on held-out pictures. Photos are few and
@@ -195,10 +195,7 @@ def loss_curve(metrics: Sequence[dict[str, Any]], width: int = 1040, height: int
     Raises:
         ValueError: if no line has a ``total_loss``.
     """
-    points = [(m["iteration"] + 1, m["total_loss"]) for m in metrics if "total_loss" in m]
-    if not points:
-        raise ValueError("no line of the metrics has a total_loss: did the training log?")
-    steps, losses = np.array(points, float).T
+    steps, losses = np.array(_losses(metrics), float).T
     left, right, top, bottom = 44, 14, 14, 34
     highest = 1.05 * losses.max()
     x = left + (width - left - right) * steps / steps[-1]
@@ -223,6 +220,14 @@ def loss_curve(metrics: Sequence[dict[str, Any]], width: int = 1040, height: int
         f'<polyline points="{line}" fill="none" stroke="#2f6fde" stroke-width="2.2" '
         f'stroke-linejoin="round"/></svg>'
     )
+
+
+def _losses(metrics: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
+    """(steps done, total loss) of each line that has both."""
+    points = [(m["iteration"] + 1, m["total_loss"]) for m in metrics if "total_loss" in m]
+    if not points:
+        raise ValueError("no line of the metrics has a total_loss: did the training log?")
+    return points
 
 
 def _ticks(highest: float) -> list[float]:

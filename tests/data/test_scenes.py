@@ -96,3 +96,24 @@ def test_moving_turns_mirrors_and_scales_textures_along():
 def test_a_picture_too_small_for_objects_is_rejected():
     with pytest.raises(ValueError, match="64 pixels"):
         draw_scene(np.random.default_rng(0), 40, 200)
+
+
+def test_only_the_kinds_that_were_asked_for_appear():
+    for seed in range(6):
+        scene = draw_scene(np.random.default_rng(seed), 128, 128, kinds=("boat", "balloon"))
+        names = {r.name for r in scene.regions if r.kind == "object"}
+        assert names <= {"boat", "balloon"}
+
+
+def test_fewer_things_are_drawn_larger():
+    def largest(max_things):
+        rngs = (np.random.default_rng(seed) for seed in range(12))
+        scenes = [draw_scene(r, 128, 128, max_things=max_things, kinds=("house",)) for r in rngs]
+        return np.mean([max(r.mask.sum() for r in s.regions if r.name == "house") for s in scenes])
+
+    assert largest(1) > largest(4)
+
+
+def test_an_unknown_kind_is_rejected():
+    with pytest.raises(ValueError, match="unicorn"):
+        draw_scene(np.random.default_rng(0), kinds=("unicorn",))

@@ -1,5 +1,6 @@
 import importlib.util
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -14,8 +15,6 @@ def page():
     spec = importlib.util.spec_from_file_location("demo_page", TOOL)
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up by name.
-    import sys
-
     sys.modules["demo_page"] = module
     spec.loader.exec_module(module)
     yield module

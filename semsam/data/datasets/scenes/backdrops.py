@@ -67,7 +67,7 @@ class Placement:
         Returns:
             (depth, part) of every thing; what is deeper is painted first.
         """
-        side, placed = min(self.height, self.width) * (1 + 1.8 / number**2) / 1.2, []
+        side, placed = min(self.height, self.width) * (0.75 + 0.75 / number), []
         for column in rng.permutation(number):
             x = self.width * (column + rng.uniform(0.25, 0.75)) / number
             depth = rng.uniform(0.25, 1.0)
