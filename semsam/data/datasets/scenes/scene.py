@@ -134,17 +134,18 @@ def _regions(
     owner: NDArray[np.int32], parts: list[Part], owners: list[list[int]], least: float
 ) -> tuple[Region, ...]:
     regions: list[Region] = []
+    pixels = np.bincount(owner.ravel() + 1, minlength=owners[-1][-1] + 2)[1:]
 
     def visit(part: Part, numbers: list[int], parent: int | None, thing: Part | None) -> None:
         # A part's numbers follow each other: itself, then all below it.
         below = sum(1 for _ in part.walk())
-        mask = (owner >= numbers[0]) & (owner < numbers[0] + below)
-        area = int(mask.sum())
+        area = int(pixels[numbers[0] : numbers[0] + below].sum())
         if area < least:
             return
         thing = part if part.kind == "object" else thing
         inside = None if parent is None else int(regions[parent].mask.sum())
         if inside is None or area < (1 - _MIN_DIFFERENCE) * inside:
+            mask = (owner >= numbers[0]) & (owner < numbers[0] + below)
             words = thing_caption(part) if part.kind != "part" else part_caption(part, thing)
             regions.append(Region(mask, part.name, part.kind, _attributes(part), words, parent))
             parent = len(regions) - 1
