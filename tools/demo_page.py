@@ -38,6 +38,7 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 img { display: block; max-width: 100%; border-radius: 8px; }
 figure { margin: 20px 0 0; }
 figcaption { color: var(--soft); font-size: 14px; margin-top: 6px; }
+.rows img { max-height: 175px; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr));
            gap: 18px; }
 .gallery img { width: 100%; }
@@ -151,7 +152,7 @@ masks at once and says how good it thinks each one is.</p>
 <section><h2>Clicks on pictures it has never seen</h2>
 <p class="note">The first held-out pictures, not chosen ones. The six masks of a click from
 whole to part, and the IoU that the model expects of each.</p>
-{_figures(report.clicks)}</section>
+<div class="rows">{_figures(report.clicks)}</div></section>
 <section><h2>Before and after training</h2>
 <p class="note">Mean IoU in percent, one click a mask, on held-out pictures. Photos are few and
 their masks come from a classical segmentation, so read them as a hint.</p>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,24 +58,28 @@ class Placement:
     ground: tuple[str, ...]
     air: tuple[str, ...]
 
-    def __call__(self, rng: np.random.Generator, number: int) -> list[tuple[float, Part]]:
-        """Place things at random.
+    def __call__(
+        self, rng: np.random.Generator, number: int, group_share: float
+    ) -> list[tuple[float, Part]]:
+        """Place things at random, of different kinds as long as there are some.
 
         Args:
             rng: source of every draw.
             number: things on the ground; the fewer, the larger they are.
+            group_share: chance of a thing to be a group of two or three of its kind.
 
         Returns:
             (depth, part) of every thing; what is deeper is painted first.
         """
         side, placed = min(self.height, self.width) * (0.75 + 0.75 / number), []
-        for column in rng.permutation(number):
+        names = itertools.cycle(rng.permutation(self.ground))
+        for column, name in zip(rng.permutation(number), names, strict=False):
             x = self.width * (column + rng.uniform(0.25, 0.75)) / number
             depth = rng.uniform(0.25, 1.0)
             y = self.horizon + (self.height * 0.97 - self.horizon) * depth
             size = side * (0.28 + 0.32 * depth) * rng.uniform(0.85, 1.2)
-            make = _group if rng.random() < 0.3 else _one
-            placed.append((y, make(rng, str(rng.choice(self.ground)), x, y, size)))
+            make = _group if rng.random() < group_share else _one
+            placed.append((y, make(rng, str(name), x, y, size)))
         for _ in range(int(rng.integers(0, number)) if self.air else 0):
             size = side * rng.uniform(0.18, 0.36)
             x = self.width * rng.uniform(0.1, 0.9)

@@ -62,6 +62,7 @@ def draw_scene(
     min_area: float = 0.0016,
     max_things: int = 3,
     kinds: Collection[str] = tuple(OBJECTS),
+    group_share: float = 0.3,
 ) -> Scene:
     """Draw a scene; the same generator state gives the same scene.
 
@@ -73,6 +74,7 @@ def draw_scene(
         max_things: at most so many objects or groups stand on the ground, one at least; the fewer,
             the larger.
         kinds: names of the objects that may appear.
+        group_share: chance of a thing to be a group of two or three of its kind.
 
     Raises:
         ValueError: if the picture is smaller than 64 pixels on a side, or a kind is unknown.
@@ -88,7 +90,7 @@ def draw_scene(
         ink=float(rng.choice([0.0, 0.0, 0.35, 0.6])),
     )
     place, backdrop = _choose_place(rng, height, width, kinds)
-    things = place(rng, int(rng.integers(1, max_things + 1)))
+    things = place(rng, int(rng.integers(1, max_things + 1)), group_share)
     things.sort(key=lambda thing: thing[0])
     parts = [*backdrop, *(part for _, part in things)]
     owners = _paint(canvas, parts, rng)
