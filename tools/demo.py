@@ -54,7 +54,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     which.add_argument("--config-file", help="a yaml file instead; give --weights too")
     parser.add_argument("--weights", help="file or url instead of the model's own")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--min-size", type=int, default=640, help="shorter side of the input")
+    parser.add_argument("--min-size", type=int, help="shorter side of the input")
     parser.add_argument("--points-per-side", type=int, default=32, help="for --everything")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config changes")
     return parser.parse_args(arguments)

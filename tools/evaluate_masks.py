@@ -63,7 +63,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--num-gpus", type=int, default=1, help="workers; CPU processes without GPU"
     )
-    parser.add_argument("--min-size", type=int, default=640, help="shorter side of the input")
+    parser.add_argument("--min-size", type=int, help="shorter side of the input")
     parser.add_argument("--points-per-side", type=int, default=32)
     parser.add_argument("--pred-iou-thresh", type=float, default=0.88)
     parser.add_argument("--stability-score-thresh", type=float, default=0.92)

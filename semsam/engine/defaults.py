@@ -228,8 +228,9 @@ class DefaultTrainer(SimpleTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The model on its device."""
+        """The model on its device, with the same weights on every rank."""
         model = build_model(cfg)
+        comm.broadcast_module(model)
         number = sum(p.numel() for p in model.parameters())
         logger.info("model:\n%s\n%.2f M parameters", model, number / 1e6)
         return model

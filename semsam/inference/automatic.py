@@ -121,7 +121,8 @@ class AutomaticMaskGenerator:
         min_mask_region_area: smaller holes and islands, in pixels of the image, are removed.
         output_mode: ``"binary_mask"``, ``"uncompressed_rle"`` or ``"coco_rle"``.
         levels: granularities to keep, 1 (whole) to K (part); all if None.
-        min_size: the shorter side of an image is resized to this before it enters the model.
+        min_size: the shorter side of an image is resized to this before it enters the model; None
+            for the model's own size.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -143,7 +144,7 @@ class AutomaticMaskGenerator:
         min_mask_region_area: int = 10,
         output_mode: str = "binary_mask",
         levels: Sequence[int] | None = None,
-        min_size: int = 640,
+        min_size: int | None = None,
     ) -> None:
         if output_mode not in OUTPUT_MODES:
             raise ValueError(f"output_mode is one of {OUTPUT_MODES}, not '{output_mode}'")

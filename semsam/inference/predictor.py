@@ -40,6 +40,10 @@ class ClickableModel(Protocol):
     def device(self) -> torch.device:
         """Where the model lies."""
 
+    @property
+    def predict_size(self) -> tuple[int, int | None]:
+        """Shorter side of its input in pixels, and cap on the longer one, None for no cap."""
+
     def eval(self) -> Any:
         """Leave training mode."""
 
@@ -64,16 +68,21 @@ class SemSamPredictor:
 
     Args:
         model: as ``model_zoo.get`` gives it; it is put into evaluation mode.
-        min_size: the shorter side of an image is resized to this before it enters the model.
-        max_size: cap, in pixels, on the longer side after resizing; None for no cap.
+        min_size: the shorter side of an image is resized to this before it enters the model; None
+            for the model's own sizes.
+        max_size: cap, in pixels, on the longer side after resizing; None for no cap, or for the
+            model's where ``min_size`` is the model's too.
 
     Raises:
         ValueError: if a size is not positive.
     """
 
     def __init__(
-        self, model: ClickableModel, min_size: int = 640, max_size: int | None = None
+        self, model: ClickableModel, min_size: int | None = None, max_size: int | None = None
     ) -> None:
+        if min_size is None:
+            min_size, cap = model.predict_size
+            max_size = max_size or cap
         if min_size < 1 or (max_size is not None and max_size < 1):
             raise ValueError(f"sizes are positive pixels, got {min_size} and {max_size}")
         model.eval()

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def has_process_group() -> bool:
@@ -84,3 +84,10 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     if has_process_group():
         dist.all_reduce(total)
     return total
+
+
+def broadcast_module(module: nn.Module, src: int = 0) -> None:
+    """Give every rank the parameters and buffers of rank ``src``."""
+    if has_process_group():
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=src)

@@ -92,6 +92,13 @@ def test_the_shorter_side_is_resized_and_the_longer_capped(tiny_model, size, max
     assert predictor.input_size == expected
 
 
+def test_the_model_says_at_what_size_it_sees_a_photo(tiny_model, monkeypatch):
+    monkeypatch.setattr(tiny_model, "predict_size", (64, 90))
+    predictor = SemSamPredictor(tiny_model)
+    predictor.set_image(np.zeros((50, 80, 3), dtype=np.uint8))
+    assert predictor.input_size == (56, 90)
+
+
 def test_predicting_without_an_image_says_what_to_call(tiny_model):
     with pytest.raises(RuntimeError, match="set_image"):
         SemSamPredictor(tiny_model).predict(point_coords=[[1, 1]])

@@ -107,6 +107,14 @@ def test_evaluation_alone_repeats_that_of_training_on_any_number_of_workers(conf
 
 
 @pytest.mark.slow
+def test_workers_evaluate_the_same_untrained_model(config, tmp_path):
+    for name, workers in (("one", "1"), ("two", "2")):
+        run(config, tmp_path / name, "--eval-only", "--num-gpus", workers)
+    results = [json.loads((tmp_path / n / "results.json").read_text()) for n in ("one", "two")]
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow
 def test_the_plain_loop_computes_the_same_losses(config, tmp_path):
     short = ("SOLVER.MAX_ITER=6", "DATASETS.TEST=()")
     run(config, tmp_path / "hooks", *short)

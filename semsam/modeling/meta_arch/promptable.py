@@ -40,6 +40,8 @@ class PromptableSegmentor(nn.Module):
         criterion: the masks' losses; None for a model that is not trained.
         pixel_mean: of RGB, 0..255.
         pixel_std: of RGB, 0..255.
+        predict_size: shorter side to which a predictor resizes a photo, and the longer side's cap
+            in pixels, None for no cap.
     """
 
     pixel_mean: Tensor
@@ -56,6 +58,7 @@ class PromptableSegmentor(nn.Module):
         criterion: nn.Module | None,
         pixel_mean: list[float],
         pixel_std: list[float],
+        predict_size: tuple[int, int | None] = (640, None),
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -63,6 +66,7 @@ class PromptableSegmentor(nn.Module):
         self.decoder = decoder
         self.region_heads = nn.ModuleDict(region_heads)
         self.criterion = criterion
+        self.predict_size = predict_size
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
@@ -87,6 +91,7 @@ class PromptableSegmentor(nn.Module):
             "criterion": criterion,
             "pixel_mean": model.PIXEL_MEAN,
             "pixel_std": model.PIXEL_STD,
+            "predict_size": (cfg.INPUT.MIN_SIZE_PREDICT, cfg.INPUT.MAX_SIZE_PREDICT or None),
         }
 
     @property
