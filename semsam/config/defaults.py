@@ -107,9 +107,13 @@ def _input() -> CN:
     # Evaluation: shortest side, with a cap on the longest.
     node.MIN_SIZE_TEST = 800
     node.MAX_SIZE_TEST = 1333
-    # The same for prompts on a photo, unless the caller chooses; a cap of 0 is none.
-    node.MIN_SIZE_PREDICT = 640
-    node.MAX_SIZE_PREDICT = 0
+    # Prompts on a photo: how it is resized (a cap of 0 is none), and the box that stands for a
+    # click, as a share of the image.
+    photo = node.PHOTO = CN()
+    photo.MIN_SIZE = 640
+    photo.MAX_SIZE = 0
+    photo.INTERPOLATION = "bicubic"
+    photo.CLICK_RATIO = 0.005
     # Decode a JPEG at reduced size where the target is smaller.
     node.JPEG_DRAFT = True
     # Prompts an image in training.

@@ -32,7 +32,6 @@ from .amg_utils import (
     point_grid,
 )
 from .predictor import (
-    CLICK_RATIO,
     ClickableModel,
     SemSamPredictor,
     check_image,
@@ -122,7 +121,7 @@ class AutomaticMaskGenerator:
         output_mode: ``"binary_mask"``, ``"uncompressed_rle"`` or ``"coco_rle"``.
         levels: granularities to keep, 1 (whole) to K (part); all if None.
         min_size: the shorter side of an image is resized to this before it enters the model; None
-            for the model's own size.
+            for the model's own format.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -231,7 +230,7 @@ class AutomaticMaskGenerator:
         """Candidates of one batch of points, x, y in [0, 1] of the crop."""
         input_h, input_w = crop.input_size
         coords = torch.from_numpy(points * (input_w, input_h)).float()
-        extent = (CLICK_RATIO * input_w, CLICK_RATIO * input_h)
+        extent = self.predictor.photo_format.click_extent(crop.input_size)
         output = self.predictor.decode(Prompts.from_points(coords, extents=extent))
         levels = list(self.levels or range(1, output.num_masks + 1))
         tokens = _tokens(levels, output.num_masks)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from PIL import Image
 from torch import Tensor
 
 from semsam import model_zoo
 from semsam.modeling.postprocessing import upsample_masks, upsample_masks_binary
-from semsam.structures import ImageList, PromptOutput, Prompts
+from semsam.structures import ImageList, PhotoFormat, PromptOutput, Prompts
 
 from .amg_utils import drop_small_islands, fill_small_holes
-
-#: Width and height of the box that stands for a click, as a share of the image's: the value with
-#: which the released models were demonstrated.
-CLICK_RATIO = 0.005
 
 #: Level 1..6 of the released models (semantic, semantic, instance, part, part, part) -> token.
 _SIX_LEVELS = [3, 2, 0, 4, 1, 5]
@@ -41,8 +36,8 @@ class ClickableModel(Protocol):
         """Where the model lies."""
 
     @property
-    def predict_size(self) -> tuple[int, int | None]:
-        """Shorter side of its input in pixels, and cap on the longer one, None for no cap."""
+    def photo_format(self) -> PhotoFormat:
+        """How it expects photos and clicks."""
 
     def eval(self) -> Any:
         """Leave training mode."""
@@ -69,26 +64,18 @@ class SemSamPredictor:
     Args:
         model: as ``model_zoo.get`` gives it; it is put into evaluation mode.
         min_size: the shorter side of an image is resized to this before it enters the model; None
-            for the model's own sizes.
-        max_size: cap, in pixels, on the longer side after resizing; None for no cap, or for the
-            model's where ``min_size`` is the model's too.
+            for the model's own format.
 
     Raises:
-        ValueError: if a size is not positive.
+        ValueError: if the size is not positive.
     """
 
-    def __init__(
-        self, model: ClickableModel, min_size: int | None = None, max_size: int | None = None
-    ) -> None:
-        if min_size is None:
-            min_size, cap = model.predict_size
-            max_size = max_size or cap
-        if min_size < 1 or (max_size is not None and max_size < 1):
-            raise ValueError(f"sizes are positive pixels, got {min_size} and {max_size}")
+    def __init__(self, model: ClickableModel, min_size: int | None = None) -> None:
         model.eval()
         self.model = model
-        self.min_size = min_size
-        self.max_size = max_size
+        self.photo_format = model.photo_format
+        if min_size is not None:
+            self.photo_format = replace(self.photo_format, min_size=min_size, max_size=None)
         self._features: dict[str, Any] | None = None
         self._image_size = self._input_size = (0, 0)
 
@@ -126,12 +113,12 @@ class SemSamPredictor:
         """
         check_image(image)
         self.reset_image()
-        size = self._resized(image.shape[:2])
-        resized = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+        resized = self.photo_format.resize(image)
         with torch.inference_mode():
             record = {"image": torch.from_numpy(resized).permute(2, 0, 1)}
             features = self.model.encode_image(self.model.preprocess([record]))
-        self._image_size, self._input_size = (image.shape[0], image.shape[1]), size
+        self._image_size = (image.shape[0], image.shape[1])
+        self._input_size = (resized.shape[0], resized.shape[1])
         self._features = features
 
     def reset_image(self) -> None:
@@ -302,14 +289,6 @@ class SemSamPredictor:
             raise RuntimeError("no image is set: call set_image(image) before predicting")
         return self._features
 
-    def _resized(self, image_size: Sequence[int]) -> tuple[int, int]:
-        """(h, w) with the shorter side at ``min_size``, the longer at ``max_size`` at most."""
-        short, long = min(image_size), max(image_size)
-        new_short, new_long = self.min_size, int(self.min_size * long / short)
-        if self.max_size is not None and new_long > self.max_size:
-            new_short, new_long = max(1, int(self.max_size * short / long)), self.max_size
-        return (new_short, new_long) if image_size[0] <= image_size[1] else (new_long, new_short)
-
     def _prompts(
         self,
         points: ArrayLike | Tensor | None,
@@ -333,7 +312,7 @@ class SemSamPredictor:
         coords = coords * (coords.new_tensor([input_w, input_h] * (len(limit) // 2)) / limit)
         if boxes is not None:
             return Prompts.from_boxes(coords)
-        extent = (CLICK_RATIO * input_w, CLICK_RATIO * input_h)
+        extent = self.photo_format.click_extent(self.input_size)
         return Prompts.from_points(coords, labels, extent)  # type: ignore[arg-type]
 
 

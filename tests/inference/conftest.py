@@ -4,7 +4,7 @@ from torch import nn
 
 from semsam.config import get_cfg
 from semsam.modeling import build_model
-from semsam.structures import ImageList, PromptOutput
+from semsam.structures import ImageList, PhotoFormat, PromptOutput
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +34,7 @@ class DiscModel(nn.Module):
     def __init__(self, radii, scores):
         super().__init__()
         self.device = torch.device("cpu")
+        self.photo_format = PhotoFormat()
         self.radii = torch.tensor(radii, dtype=torch.float32)
         self.scores = torch.tensor(scores, dtype=torch.float32)
 

@@ -3,7 +3,7 @@ import pytest
 
 from semsam import SemSamPredictor
 from semsam.inference.predictor import level_order
-from semsam.structures import Prompts
+from semsam.structures import PhotoFormat, Prompts
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
 
@@ -82,18 +82,15 @@ def test_a_mask_lies_where_the_photo_was_clicked(disc_model):
     assert np.ptp(xs) == pytest.approx(25, abs=2)
 
 
-@pytest.mark.parametrize(
-    ("size", "max_size", "expected"),
-    [((50, 80), None, (64, 102)), ((80, 50), None, (102, 64)), ((50, 80), 90, (56, 90))],
-)
-def test_the_shorter_side_is_resized_and_the_longer_capped(tiny_model, size, max_size, expected):
-    predictor = SemSamPredictor(tiny_model, min_size=64, max_size=max_size)
+@pytest.mark.parametrize(("size", "expected"), [((50, 80), (64, 102)), ((80, 50), (102, 64))])
+def test_the_shorter_side_is_resized(tiny_model, size, expected):
+    predictor = SemSamPredictor(tiny_model, min_size=64)
     predictor.set_image(np.zeros((*size, 3), dtype=np.uint8))
     assert predictor.input_size == expected
 
 
-def test_the_model_says_at_what_size_it_sees_a_photo(tiny_model, monkeypatch):
-    monkeypatch.setattr(tiny_model, "predict_size", (64, 90))
+def test_the_model_says_how_it_expects_a_photo(tiny_model, monkeypatch):
+    monkeypatch.setattr(tiny_model, "photo_format", PhotoFormat(64, max_size=90))
     predictor = SemSamPredictor(tiny_model)
     predictor.set_image(np.zeros((50, 80, 3), dtype=np.uint8))
     assert predictor.input_size == (56, 90)

@@ -7,7 +7,7 @@ from torch import nn
 
 from semsam.inference import AutomaticMaskGenerator
 from semsam.inference.predictor import level_order
-from semsam.structures import ImageList, PromptOutput
+from semsam.structures import ImageList, PhotoFormat, PromptOutput
 
 from .golden import SEMANTIC_SAM, cases, load_original, semsam_cfg
 
@@ -77,6 +77,7 @@ class StoredLogits(nn.Module):
     def __init__(self, fixture):
         super().__init__()
         self.device = torch.device("cpu")
+        self.photo_format = PhotoFormat()
         self.logits = fixture["in.logits_fp16"].float()
         self.scores = fixture["in.ious"]
         self.grid = fixture["in.point_grid"].float()

@@ -20,6 +20,7 @@ from semsam.modeling.postprocessing import upsample_masks_binary
 from semsam.structures import (
     ImageList,
     Instances,
+    PhotoFormat,
     PromptOutput,
     Prompts,
     PromptTargets,
@@ -40,8 +41,7 @@ class PromptableSegmentor(nn.Module):
         criterion: the masks' losses; None for a model that is not trained.
         pixel_mean: of RGB, 0..255.
         pixel_std: of RGB, 0..255.
-        predict_size: shorter side to which a predictor resizes a photo, and the longer side's cap
-            in pixels, None for no cap.
+        photo_format: how a predictor hands over a photo; the default if None.
     """
 
     pixel_mean: Tensor
@@ -58,7 +58,7 @@ class PromptableSegmentor(nn.Module):
         criterion: nn.Module | None,
         pixel_mean: list[float],
         pixel_std: list[float],
-        predict_size: tuple[int, int | None] = (640, None),
+        photo_format: PhotoFormat | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -66,14 +66,14 @@ class PromptableSegmentor(nn.Module):
         self.decoder = decoder
         self.region_heads = nn.ModuleDict(region_heads)
         self.criterion = criterion
-        self.predict_size = predict_size
+        self.photo_format = photo_format or PhotoFormat()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Build every part that the configuration names."""
-        model = cfg.MODEL
+        model, photo = cfg.MODEL, cfg.INPUT.PHOTO
         backbone = BACKBONE.get(model.BACKBONE.NAME)(cfg)
         shapes = backbone.output_shape()
         pixel_decoder = None
@@ -91,7 +91,12 @@ class PromptableSegmentor(nn.Module):
             "criterion": criterion,
             "pixel_mean": model.PIXEL_MEAN,
             "pixel_std": model.PIXEL_STD,
-            "predict_size": (cfg.INPUT.MIN_SIZE_PREDICT, cfg.INPUT.MAX_SIZE_PREDICT or None),
+            "photo_format": PhotoFormat(
+                min_size=photo.MIN_SIZE,
+                max_size=photo.MAX_SIZE or None,
+                interpolation=photo.INTERPOLATION,
+                click_ratio=photo.CLICK_RATIO,
+            ),
         }
 
     @property
