@@ -180,8 +180,9 @@ def results_table(before: dict[str, Results], after: dict[str, Results]) -> str:
             f'<tr class="group"><td colspan="4">{html.escape(name)}, {clicks:,} clicks</td></tr>'
         )
         for task, metric, meaning in MEASURES:
-            old, new = before[name][task][metric], after[name][task][metric]
-            if np.isfinite(old) and np.isfinite(new):
+            # A size of which the set has no mask has no measure.
+            if metric in before[name][task]:
+                old, new = before[name][task][metric], after[name][task][metric]
                 rows.append(
                     f"<tr><td>{html.escape(meaning)}</td><td>{old:.1f}</td><td>{new:.1f}</td>"
                     f'<td class="gain">{new - old:+.1f}</td></tr>'

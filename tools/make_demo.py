@@ -54,17 +54,15 @@ def main(argv: list[str] | None = None) -> int:
 
     start = time.perf_counter()
     torch.manual_seed(0)
-    cfg = model_zoo.get_config(str(trained))
     model = model_zoo.get(str(trained), device="cpu")
-    size = cfg.INPUT.MIN_SIZE_TEST
     shown = pairs(samples / "scenes_val", 4) + pairs(samples / "photos_val", 4)
     report = Report(
         before=results(before / "results.json"),
         after=results(trained / "results.json"),
         metrics=[json.loads(line) for line in (trained / "metrics.json").open()],
         seconds=read_seconds(),
-        clicks=[click(SemSamPredictor(model, size), *pair) for pair in shown],
-        everything=[everything(model, size, *pair) for pair in shown[:3] + shown[-1:]],
+        clicks=[click(SemSamPredictor(model), *pair) for pair in shown],
+        everything=[everything(model, *pair) for pair in shown[:3] + shown[-1:]],
         samples=[
             truth(*pair)
             for pair in pairs(samples / "scenes_train", 6) + pairs(samples / "photos_train", 2)
@@ -152,12 +150,10 @@ def click(predictor: SemSamPredictor, image: np.ndarray, content: dict[str, Any]
     )
 
 
-def everything(
-    model: torch.nn.Module, size: int, image: np.ndarray, content: dict[str, Any]
-) -> Picture:
+def everything(model: torch.nn.Module, image: np.ndarray, content: dict[str, Any]) -> Picture:
     """Segment without a prompt."""
     generator = AutomaticMaskGenerator(
-        model, points_per_side=16, pred_iou_thresh=0.6, stability_score_thresh=0.7, min_size=size
+        model, points_per_side=16, pred_iou_thresh=0.6, stability_score_thresh=0.7
     )
     records = generator.generate(image)
     masks = [r["segmentation"] for r in records]
