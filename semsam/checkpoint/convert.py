@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -58,23 +59,17 @@ def semantic_sam_key(key: str) -> str | None:
     Prefixes ``module.`` and ``model.`` may be present or absent.
 
     Raises:
-        ValueError: if the key is unknown.
+        KeyError: if the key is unknown.
     """
     key = strip_prefixes(key)
-    if _SEMANTIC_SAM_UNUSED.fullmatch(key):
-        return None
-    for pattern, replacement in _SEMANTIC_SAM:
-        match = re.fullmatch(pattern, key)
-        if match:
-            return match.expand(replacement)
-    raise ValueError(f"unknown key '{key}' in a Semantic-SAM checkpoint")
+    return None if _SEMANTIC_SAM_UNUSED.fullmatch(key) else rename(key, _SEMANTIC_SAM)
 
 
 def convert_semantic_sam(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename the parameters of an original Semantic-SAM state dict.
 
-    The original stores shared modules under several names (19 for the box head); the copies must
-    agree, and one is kept. Of the two rows of ``label_enc`` the decoder reads the first.
+    The original stores shared modules under several names (19 for the box head); one is kept. Of
+    the two rows of ``label_enc`` the decoder reads the first.
 
     Args:
         state_dict: the original's keys and tensors.
@@ -85,25 +80,55 @@ def convert_semantic_sam(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: for unknown keys, all listed, or copies of a shared tensor that differ.
     """
+    converted = merge_copies(state_dict, semantic_sam_key, "a Semantic-SAM checkpoint")
+    if "decoder.prompt_embed.weight" in converted:
+        converted["decoder.prompt_embed.weight"] = converted["decoder.prompt_embed.weight"][:1]
+    return converted
+
+
+def rename(key: str, table: list[tuple[str, str]]) -> str:
+    """The new name by the first pattern of the table that matches the whole key.
+
+    Raises:
+        KeyError: if none does.
+    """
+    for pattern, replacement in table:
+        match = re.fullmatch(pattern, key)
+        if match:
+            return match.expand(replacement)
+    raise KeyError(key)
+
+
+def merge_copies(
+    state_dict: dict[str, Tensor], new_key: Callable[[str], str | None], source: str
+) -> dict[str, Tensor]:
+    """Rename every key; tensors that get the same name must agree, and one is kept.
+
+    Args:
+        state_dict: keys and tensors.
+        new_key: gives the new name, None to drop a key; raises KeyError for one it does not know.
+        source: what the keys come from, for messages.
+
+    Raises:
+        ValueError: for unknown keys, all listed, or copies that differ.
+    """
     converted: dict[str, Tensor] = {}
     unknown, differing = [], []
     for key, value in state_dict.items():
         try:
-            name = semantic_sam_key(key)
-        except ValueError:
+            name = new_key(key)
+        except KeyError:
             unknown.append(key)
             continue
         if name is None:
             continue
-        if name == "decoder.prompt_embed.weight":
-            value = value[:1]
         if name in converted and not torch.equal(converted[name], value):
             differing.append(key)
         converted.setdefault(name, value)
     if unknown:
-        raise ValueError(f"{len(unknown)} unknown keys in a Semantic-SAM checkpoint: {unknown}")
+        raise ValueError(f"{len(unknown)} unknown keys in {source}: {unknown}")
     if differing:
-        raise ValueError(f"copies of a shared tensor differ: {differing}")
+        raise ValueError(f"copies of a shared tensor differ in {source}: {differing}")
     return converted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 from pathlib import Path
@@ -16,31 +17,63 @@ from torch.nn import functional as F
 from semsam.utils.file_io import PathManager
 
 from .convert import convert_semantic_sam, convert_swin, is_semantic_sam, strip_prefixes
+from .convert_sam import (
+    convert_segment_anything,
+    convert_transformers_sam,
+    is_segment_anything,
+    is_transformers_sam,
+)
 
 logger = logging.getLogger(__name__)
 
+#: Files with the key names of others: how they are known, and their translation.
+_FAMILIES = [
+    (is_semantic_sam, convert_semantic_sam),
+    (is_segment_anything, convert_segment_anything),
+    (is_transformers_sam, convert_transformers_sam),
+]
+
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read the model's tensors of a checkpoint file.
+    """Read the model's tensors of a checkpoint.
 
     Args:
-        path: ``.safetensors``, or a torch file that holds a state dict or ``{"model": ...}``; a
-            local path or a url.
+        path: ``.safetensors``, a torch file that holds a state dict or ``{"model": ...}``, or a
+            folder that transformers saved, in one file or several; a local path or a url.
 
     Returns:
         Key -> tensor on the CPU.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, needs code to unpickle, or holds no state dict.
+        FileNotFoundError: if there is no such file, or a part of a folder is missing.
+        ValueError: if a file is damaged, needs code to unpickle, or holds no state dict.
     """
-    local = PathManager.get_local_path(str(path))
-    if not Path(local).is_file():
+    local = Path(PathManager.get_local_path(str(path)))
+    if local.is_dir():
+        parts = [_read_file(file) for file in _files_of_folder(local)]
+        return {key: value for part in parts for key, value in part.items()}
+    return _read_file(local)
+
+
+def _files_of_folder(folder: Path) -> list[Path]:
+    """The weights in a folder as transformers writes them."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            return [folder / file for file in files]
+        if (folder / name).is_file():
+            return [folder / name]
+    raise FileNotFoundError(f"no model.safetensors or pytorch_model.bin in '{folder}'")
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at '{path}'")
     try:
-        if str(local).endswith(".safetensors"):
-            return load_file(local)
-        content: Any = torch.load(local, map_location="cpu", weights_only=True, mmap=True)
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"'{path}' holds more than tensors, or is damaged; it cannot be read safely "
@@ -59,7 +92,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a whole model: our own files, or the officially released Semantic-SAM ones.
+    """Load a whole model: our own files, or officially released ones (Semantic-SAM, SAM).
 
     A region head of which the file knows nothing keeps its initialisation, and a warning says so:
     that is how a new head starts from released weights.
@@ -73,8 +106,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         ValueError: if a key is left over, a parameter is not filled, or shapes differ; all listed.
     """
     state_dict = read_state_dict(path)
-    if is_semantic_sam(state_dict):
-        state_dict = convert_semantic_sam(state_dict)
+    for is_of_family, convert in _FAMILIES:
+        if is_of_family(state_dict):
+            state_dict = convert(state_dict)
+            break
     else:
         state_dict = {strip_prefixes(key): value for key, value in state_dict.items()}
     new_heads = _heads_without_weights(model, state_dict)

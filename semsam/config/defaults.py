@@ -49,6 +49,21 @@ def _model() -> CN:
     model.SWIN.MLP_RATIO = 4.0
     model.SWIN.QKV_BIAS = True
     model.SWIN.DROP_PATH_RATE = 0.3
+    # SAM's image encoder (SamViT), and what its decoder has besides MODEL.DECODER.
+    sam = model.SAM = CN()
+    sam.IMAGE_SIZE = 1024
+    sam.PATCH_SIZE = 16
+    sam.EMBED_DIM = 768
+    sam.DEPTH = 12
+    sam.NUM_HEADS = 12
+    sam.MLP_RATIO = 4.0
+    sam.WINDOW_SIZE = 14
+    sam.GLOBAL_ATTN_INDEXES = [2, 5, 8, 11]
+    sam.MASK_IN_CHANNELS = 16
+    sam.IOU_HEAD_DIM = 256
+    sam.IOU_HEAD_DEPTH = 3
+    # Of the decoder's blocks; 1e-6 in models trained with transformers' SAM.
+    sam.LAYER_NORM_EPS = 1.0e-5
     model.TIMM = CN({"NAME": "resnet50", "PRETRAINED": False})
     # For detectron2's backbones (build_resnet_fpn_backbone, ...): a detectron2 yaml (a path, or a
     # name in its model zoo; "" for its defaults) and KEY VALUE overrides of it.

@@ -35,7 +35,6 @@ from .predictor import (
     ClickableModel,
     SemSamPredictor,
     check_image,
-    level_order,
 )
 
 T = TypeVar("T")
@@ -232,8 +231,8 @@ class AutomaticMaskGenerator:
         coords = torch.from_numpy(points * (input_w, input_h)).float()
         extent = self.predictor.photo_format.click_extent(crop.input_size)
         output = self.predictor.decode(Prompts.from_points(coords, extents=extent))
-        levels = list(self.levels or range(1, output.num_masks + 1))
-        tokens = _tokens(levels, output.num_masks)
+        levels = list(self.levels or range(1, len(output.level_order) + 1))
+        tokens = _tokens(levels, output.level_order)
 
         scores = output.scores[0, :, tokens].float()
         keep = torch.ones_like(scores, dtype=torch.bool)
@@ -312,11 +311,10 @@ class AutomaticMaskGenerator:
         return record, box, changed
 
 
-def _tokens(levels: list[int], num_masks: int) -> list[int]:
-    """The decoder's mask of each level."""
-    order = level_order(num_masks)
-    if any(not 1 <= level <= num_masks for level in levels):
-        raise ValueError(f"levels are 1 to {num_masks} for this model, got {levels}")
+def _tokens(levels: list[int], order: Sequence[int]) -> list[int]:
+    """The decoder's mask of each level; ``order`` has them from level 1 on."""
+    if any(not 1 <= level <= len(order) for level in levels):
+        raise ValueError(f"levels are 1 to {len(order)} for this model, got {levels}")
     return [order[level - 1] for level in levels]
 
 

@@ -16,17 +16,6 @@ from semsam.structures import ImageList, PhotoFormat, PromptOutput, Prompts
 
 from .amg_utils import drop_small_islands, fill_small_holes
 
-#: Level 1..6 of the released models (semantic, semantic, instance, part, part, part) -> token.
-_SIX_LEVELS = [3, 2, 0, 4, 1, 5]
-
-
-def level_order(num_masks: int) -> list[int]:
-    """Index of the decoder's mask for level 1, 2, ... K, from whole to part.
-
-    Six masks have the order of the released models; any other number keeps the decoder's own.
-    """
-    return list(_SIX_LEVELS) if num_masks == 6 else list(range(num_masks))
-
 
 class ClickableModel(Protocol):
     """What a model must offer to be used here; ``PromptableSegmentor`` does."""
@@ -212,7 +201,8 @@ class SemSamPredictor:
             ValueError: as in ``predict``.
         """
         output = self.decode(self._prompts(point_coords, point_labels, boxes))
-        output = output.select_masks(level_order(output.num_masks))
+        single = multimask_output is False and output.single is not None
+        output = output.select_masks([output.single] if single else output.level_order)
         scores, low_res = output.scores[0], output.mask_logits[0]
         if not multimask_output:
             best = scores.argmax(dim=1, keepdim=True)
@@ -223,7 +213,7 @@ class SemSamPredictor:
         return masks, scores, low_res
 
     def decode(self, prompts: Prompts) -> PromptOutput:
-        """The decoder's own answer: masks in its order (see ``level_order``) and at its stride.
+        """The decoder's own answer: masks in its order and at its stride.
 
         Args:
             prompts: on one image, in pixels of the model's input (``input_size``).

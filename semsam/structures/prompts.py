@@ -5,6 +5,7 @@ These three records are all that data, decoders, criteria and region heads share
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -30,6 +31,9 @@ class Prompts:
             that read a click as a small box (Mask-DINO).
         boxes: (B, N, 4) float32 XYXY; zeros where ``has_box`` is False.
         has_box: (B, N) bool.
+        masks: (B, N, h, w) float32 logits over the padded frame, at the stride that the decoder
+            gives them (SAM's earlier answer); (B, N, 0, 0) if no prompt has one.
+        has_mask: (B, N) bool.
         valid: (B, N) bool.
     """
 
@@ -38,6 +42,8 @@ class Prompts:
     extents: Tensor
     boxes: Tensor
     has_box: Tensor
+    masks: Tensor
+    has_mask: Tensor
     valid: Tensor
 
     @staticmethod
@@ -74,6 +80,8 @@ class Prompts:
             extents=extents.expand(number, 2)[None],
             boxes=points.new_zeros(1, number, 4),
             has_box=torch.zeros(1, number, dtype=torch.bool, device=points.device),
+            masks=points.new_zeros(1, number, 0, 0),
+            has_mask=torch.zeros(1, number, dtype=torch.bool, device=points.device),
             valid=torch.ones(1, number, dtype=torch.bool, device=points.device),
         )
 
@@ -88,26 +96,35 @@ class Prompts:
             ValueError: if the shape is another, or a box has its right or bottom edge before the
                 left or top one.
         """
-        boxes = torch.as_tensor(boxes, dtype=torch.float32)
-        if boxes.dim() != 2 or boxes.shape[-1] != 4:
-            raise ValueError(f"boxes must be (N, 4), got {tuple(boxes.shape)}")
-        if bool((boxes[:, 2:] < boxes[:, :2]).any()):
-            raise ValueError("boxes are x0, y0, x1, y1 with x1 >= x0 and y1 >= y0")
-        number, device = boxes.shape[0], boxes.device
-        return Prompts(
-            points=boxes.new_zeros(1, number, 1, 2),
-            labels=torch.full((1, number, 1), -1, dtype=torch.long, device=device),
-            extents=boxes.new_zeros(1, number, 2),
-            boxes=boxes[None],
-            has_box=torch.ones(1, number, dtype=torch.bool, device=device),
-            valid=torch.ones(1, number, dtype=torch.bool, device=device),
-        )
+        boxes = _check_boxes(boxes)
+        nowhere = torch.full((len(boxes), 1), -1, dtype=torch.long, device=boxes.device)
+        return Prompts.from_points(boxes.new_zeros(len(boxes), 1, 2), nowhere).with_boxes(boxes)
+
+    def with_boxes(self, boxes: Tensor) -> Prompts:
+        """The same prompts on one image, each with a box of (N, 4) besides.
+
+        Raises:
+            ValueError: as ``from_boxes``, or if the number differs.
+        """
+        boxes = _check_boxes(boxes)
+        if len(boxes) != self.num_prompts:
+            raise ValueError(f"{self.num_prompts} prompts, but {len(boxes)} boxes")
+        return replace(self, boxes=boxes[None], has_box=torch.ones_like(self.has_box))
+
+    def with_masks(self, masks: Tensor) -> Prompts:
+        """The same prompts, each with a mask besides: (B, N, h, w) logits.
+
+        Raises:
+            ValueError: if the number differs.
+        """
+        if masks.shape[:2] != self.valid.shape:
+            raise ValueError(f"{tuple(self.valid.shape)} prompts, but masks {tuple(masks.shape)}")
+        return replace(self, masks=masks, has_mask=torch.ones_like(self.has_mask))
 
     @staticmethod
     def cat(parts: list[Prompts]) -> Prompts:
         """Join prompts of the same images, one after the other along N."""
-        each = max(p.points.shape[2] for p in parts)
-        return _join([p._pad(p.num_prompts, each) for p in parts], dim=1)
+        return _join(parts, 1, [p.num_prompts for p in parts])
 
     @staticmethod
     def collate(parts: list[Prompts]) -> Prompts:
@@ -118,12 +135,11 @@ class Prompts:
         """
         if not parts:
             raise ValueError("a batch needs the prompts of at least one image")
-        number = max(p.num_prompts for p in parts)
-        each = max(p.points.shape[2] for p in parts)
-        return _join([p._pad(number, each) for p in parts], dim=0)
+        return _join(parts, 0, [max(p.num_prompts for p in parts)] * len(parts))
 
-    def _pad(self, number: int, each: int) -> Prompts:
+    def _pad(self, number: int, each: int, mask_size: tuple[int, int]) -> Prompts:
         more_n, more_p = number - self.num_prompts, each - self.points.shape[2]
+        more_h, more_w = (a - b for a, b in zip(mask_size, self.masks.shape[2:], strict=True))
         pad = torch.nn.functional.pad
         return Prompts(
             points=pad(self.points, (0, 0, 0, more_p, 0, more_n)),
@@ -131,6 +147,8 @@ class Prompts:
             extents=pad(self.extents, (0, 0, 0, more_n)),
             boxes=pad(self.boxes, (0, 0, 0, more_n)),
             has_box=pad(self.has_box, (0, more_n)),
+            masks=pad(self.masks, (0, more_w, 0, more_h, 0, more_n)),
+            has_mask=pad(self.has_mask, (0, more_n)),
             valid=pad(self.valid, (0, more_n)),
         )
 
@@ -152,8 +170,21 @@ class Prompts:
         return Prompts(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
-def _join(parts: list[Prompts], dim: int) -> Prompts:
-    return Prompts(*(torch.cat([getattr(p, f.name) for p in parts], dim) for f in fields(Prompts)))
+def _join(parts: list[Prompts], dim: int, numbers: list[int]) -> Prompts:
+    """Concatenate along ``dim``, each padded to its number of prompts and the largest P, h, w."""
+    each = max(p.points.shape[2] for p in parts)
+    size = (max(p.masks.shape[2] for p in parts), max(p.masks.shape[3] for p in parts))
+    padded = [p._pad(number, each, size) for p, number in zip(parts, numbers, strict=True)]
+    return Prompts(*(torch.cat([getattr(p, f.name) for p in padded], dim) for f in fields(Prompts)))
+
+
+def _check_boxes(boxes: Tensor) -> Tensor:
+    boxes = torch.as_tensor(boxes, dtype=torch.float32)
+    if boxes.dim() != 2 or boxes.shape[-1] != 4:
+        raise ValueError(f"boxes must be (N, 4), got {tuple(boxes.shape)}")
+    if not bool((boxes[:, 2:] >= boxes[:, :2]).all()):
+        raise ValueError("boxes are x0, y0, x1, y1 with x1 >= x0 and y1 >= y0, all finite")
+    return boxes
 
 
 @dataclass(frozen=True)
@@ -182,9 +213,13 @@ class PromptOutput:
         mask_logits: (B, N, K, h, w) over the padded frame, at the decoder's stride.
         scores: (B, N, K) predicted quality (IoU) of each mask, not squashed.
         boxes: (B, N, K, 4) cx, cy, w, h in [0, 1] of the padded frame; None if not predicted.
-        tokens: (B, N, T, C) every output token of a prompt; the first K belong to the masks.
+        tokens: (B, N, T, C) every output token of a prompt: first those of the K masks, then the
+            further ones of the region heads.
         valid: (B, N) bool, from the prompts.
         padded_size: (H, W) in pixels of the padded frame.
+        levels: which of the K masks answer a prompt that may mean several things, from level 1 (the
+            whole) on; empty: all, in their order.
+        single: which of them answers a prompt that means one; None: the one with the best score.
         context: image features as the decoder leaves them, for region heads.
         aux: outputs of earlier layers, first layer first; empty at inference.
     """
@@ -195,6 +230,8 @@ class PromptOutput:
     tokens: Tensor
     valid: Tensor
     padded_size: tuple[int, int]
+    levels: tuple[int, ...] = ()
+    single: int | None = None
     context: dict[str, Any] = field(default_factory=dict)
     aux: list[PromptOutput] = field(default_factory=list)
 
@@ -203,12 +240,18 @@ class PromptOutput:
         """K."""
         return self.scores.shape[2]
 
-    def select_masks(self, order: list[int]) -> PromptOutput:
-        """Keep some of the K masks, in the given order.
+    @property
+    def level_order(self) -> tuple[int, ...]:
+        """The mask of level 1, 2, ..."""
+        return self.levels or tuple(range(self.num_masks))
+
+    def select_masks(self, order: Sequence[int]) -> PromptOutput:
+        """Keep some of the K masks, in the given order; the heads' tokens and ``aux`` are dropped.
 
         Raises:
             ValueError: if an index is not below K.
         """
+        order = list(order)
         if any(not 0 <= k < self.num_masks for k in order):
             raise ValueError(f"mask indices {order} do not fit a decoder of {self.num_masks} masks")
         return replace(
@@ -217,5 +260,7 @@ class PromptOutput:
             scores=self.scores[:, :, order],
             boxes=None if self.boxes is None else self.boxes[:, :, order],
             tokens=self.tokens[:, :, order],
+            levels=(),
+            single=None,
             aux=[],
         )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from semsam import SemSamPredictor
-from semsam.inference.predictor import level_order
+from semsam.modeling.decoder.mask_dino import level_order
 from semsam.structures import PhotoFormat, Prompts
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
@@ -58,8 +58,8 @@ def test_masks_come_in_the_order_of_levels_not_of_tokens(predictor):
 
 
 def test_only_six_masks_have_an_order_of_their_own():
-    assert level_order(6) == [3, 2, 0, 4, 1, 5]
-    assert level_order(3) == [0, 1, 2]
+    assert level_order(6) == (3, 2, 0, 4, 1, 5)
+    assert level_order(3) == (0, 1, 2)
 
 
 def test_prompts_answered_together_have_the_answers_of_each_alone(predictor):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from semsam.inference import AutomaticMaskGenerator
-from semsam.inference.predictor import level_order
+from semsam.modeling.decoder.mask_dino import level_order
 from semsam.structures import ImageList, PhotoFormat, PromptOutput
 
 from .golden import SEMANTIC_SAM, cases, load_original, semsam_cfg
@@ -99,6 +99,7 @@ class StoredLogits(nn.Module):
             tokens=torch.zeros(1, len(rows), self.scores.shape[1], 1),
             valid=prompts.valid,
             padded_size=features["size"],
+            levels=level_order(self.scores.shape[1]),
         )
 
 

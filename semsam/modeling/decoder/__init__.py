@@ -1,3 +1,3 @@
 """Prompt decoders: features and prompts -> masks, scores, tokens."""
 
-from . import mask_dino
+from . import mask_dino, sam

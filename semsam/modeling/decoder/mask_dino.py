@@ -17,6 +17,16 @@ from .mask_dino_layers import DecoderLayer
 
 #: Rows of ``type_embed``.
 BOX, CLICK = 0, 1
+#: Tokens of level 1 to 6 (semantic, semantic, instance, part, part, part) in the released models.
+_SIX_LEVELS = (3, 2, 0, 4, 1, 5)
+
+
+def level_order(num_tokens: int) -> tuple[int, ...]:
+    """The token of level 1, 2, ... K, from whole to part.
+
+    Six tokens have the order of the released models; any other number keeps its own.
+    """
+    return _SIX_LEVELS if num_tokens == 6 else tuple(range(num_tokens))
 
 
 @DECODER.register
@@ -209,5 +219,6 @@ class MaskDINODecoder(nn.Module):
             tokens=tokens,
             valid=valid,
             padded_size=features["padded_size"],
+            levels=level_order(self.num_tokens),
             context=features,
         )

@@ -116,9 +116,10 @@ class PromptableSegmentor(nn.Module):
 
         Returns:
             Training: name -> weighted scalar. Else one ``{"instances": Instances}`` an image with
-            one entry a prompt: ``pred_masks`` (N, K, height, width) bool, ``scores`` (N, K),
-            ``pred_boxes`` (N, K, 4) XYXY, ``mask_logits`` (N, K, h, w) over the padded input, and
-            the fields of the region heads; beside it ``padded_size`` (H, W) of that input.
+            one entry a prompt, its K masks from level 1 on: ``pred_masks`` (N, K, height, width)
+            bool, ``scores`` (N, K), ``pred_boxes`` (N, K, 4) XYXY, ``mask_logits`` (N, K, h, w)
+            over the padded input, and the fields of the region heads; beside it ``padded_size``
+            (H, W) of that input.
 
         Raises:
             ValueError: if a record has no prompts.
@@ -133,9 +134,10 @@ class PromptableSegmentor(nn.Module):
         output = self.decode(self.encode_image(images), prompts)
         if self.training:
             return self._losses(output, batched_inputs)
+        answers = output.select_masks(output.level_order)
         return [
             {
-                "instances": self._instances(output, i, image_size, record),
+                "instances": self._instances(output, answers, i, image_size, record),
                 "padded_size": output.padded_size,
             }
             for i, (image_size, record) in enumerate(
@@ -178,20 +180,21 @@ class PromptableSegmentor(nn.Module):
     def _instances(
         self,
         output: PromptOutput,
+        answers: PromptOutput,
         index: int,
         image_size: tuple[int, int],
         record: dict[str, Any],
     ) -> Instances:
         size = (record.get("height", image_size[0]), record.get("width", image_size[1]))
         valid = output.valid[index]
-        mask_logits = output.mask_logits[index][valid]
+        mask_logits = answers.mask_logits[index][valid]
         result = Instances(size)
         result.pred_masks = upsample_masks_binary(mask_logits, output.padded_size, image_size, size)
-        result.scores = output.scores[index][valid]
-        if output.boxes is not None:
+        result.scores = answers.scores[index][valid]
+        if answers.boxes is not None:
             height, width = output.padded_size
             scale = (size[1] / image_size[1] * width, size[0] / image_size[0] * height) * 2
-            boxes = box_cxcywh_to_xyxy(output.boxes[index][valid])
+            boxes = box_cxcywh_to_xyxy(answers.boxes[index][valid])
             result.pred_boxes = boxes * boxes.new_tensor(scale)
         result.mask_logits = mask_logits
         for head in self.region_heads.values():

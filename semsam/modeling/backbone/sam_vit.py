@@ -1,0 +1,101 @@
+"""SAM's image encoder: a plain ViT with windows, and a neck of two convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from semsam.config import CfgNode, configurable
+from semsam.modeling.build import BACKBONE
+
+from .backbone import Backbone, ShapeSpec
+
+
+@BACKBONE.register
+class SamViT(Backbone):
+    """SAM's ViT (Kirillov et al. 2023, section 3), on transformers' module and with its key names.
+
+    Images are square and of one size: they are padded to it.
+
+    Args:
+        image_size: side of the input, in pixels.
+        patch_size: side of a patch, and stride of the output.
+        embed_dim: channels of a token.
+        depth: blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden channels of a block's MLP over ``embed_dim``.
+        window_size: side of an attention window, in patches.
+        global_attn_indexes: blocks that attend to the whole image.
+        out_channels: channels of the output.
+        activation_checkpointing: recompute blocks in the backward pass to save memory.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        image_size: int = 1024,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        window_size: int = 14,
+        global_attn_indexes: Sequence[int] = (2, 5, 8, 11),
+        out_channels: int = 256,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        from transformers.models.sam.configuration_sam import SamVisionConfig
+        from transformers.models.sam.modeling_sam import SamVisionEncoder
+
+        super().__init__()
+        config = SamVisionConfig(
+            hidden_size=embed_dim,
+            output_channels=out_channels,
+            num_hidden_layers=depth,
+            num_attention_heads=num_heads,
+            image_size=image_size,
+            patch_size=patch_size,
+            mlp_dim=int(embed_dim * mlp_ratio),
+            window_size=window_size,
+            global_attn_indexes=list(global_attn_indexes),
+            initializer_range=0.02,
+        )
+        config._attn_implementation = "sdpa"
+        self.net = SamVisionEncoder(config)
+        if activation_checkpointing:
+            self.net.gradient_checkpointing_enable()
+        self.image_size = image_size
+        self._shape = ShapeSpec(channels=out_channels, stride=patch_size)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Named arguments from ``MODEL.SAM`` and ``MODEL.DECODER.HIDDEN_DIM``."""
+        node = cfg.MODEL.SAM
+        return {
+            "image_size": node.IMAGE_SIZE,
+            "patch_size": node.PATCH_SIZE,
+            "embed_dim": node.EMBED_DIM,
+            "depth": node.DEPTH,
+            "num_heads": node.NUM_HEADS,
+            "mlp_ratio": node.MLP_RATIO,
+            "window_size": node.WINDOW_SIZE,
+            "global_attn_indexes": node.GLOBAL_ATTN_INDEXES,
+            "out_channels": cfg.MODEL.DECODER.HIDDEN_DIM,
+            "activation_checkpointing": cfg.MODEL.ACTIVATION_CHECKPOINTING,
+        }
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, S, S), S the image size -> ``image_embedding`` (B, C, S / patch, S / patch)."""
+        return {"image_embedding": self.net(images).last_hidden_state}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of ``image_embedding``."""
+        return {"image_embedding": self._shape}
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """The one size that the position embedding has."""
+        return {"square_size": self.image_size}

@@ -1,0 +1,250 @@
+"""SAM's prompt encoder and two-way mask decoder (Kirillov et al. 2023, appendix A)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from semsam.config import CfgNode, configurable
+from semsam.modeling.build import DECODER
+from semsam.structures import PromptOutput, Prompts
+
+
+@DECODER.register
+class SamDecoder(nn.Module):
+    """Each prompt is a set of tokens that exchange with the image: points, corners, output tokens.
+
+    Of a prompt's K + 1 masks the first answers a prompt that is not ambiguous (``single``) and the
+    others one that is (``levels``). Prompts of different kinds (a click, a box, three clicks) have
+    different numbers of tokens; those of one kind are decoded together, so that a result does not
+    depend on what else is asked. Modules and key names are transformers'.
+
+    Args:
+        image_size: side of the padded input, in pixels.
+        patch_size: stride of the image embedding.
+        hidden_dim: channels of tokens and image embedding.
+        num_layers: two-way attention blocks.
+        num_heads: attention heads.
+        dim_feedforward: hidden channels of a block's MLP.
+        num_tokens: K, masks of an ambiguous prompt.
+        iou_head_dim: hidden channels of the score head.
+        iou_head_depth: layers of the score head.
+        mask_in_channels: channels in the encoder of mask prompts.
+        layer_norm_eps: of the two-way blocks. segment-anything has 1e-5; transformers, and so the
+            models that were trained with it (SCA), 1e-6.
+        num_extra_tokens: further tokens a prompt for region heads; they have no mask.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        image_size: int = 1024,
+        patch_size: int = 16,
+        hidden_dim: int = 256,
+        num_layers: int = 2,
+        num_heads: int = 8,
+        dim_feedforward: int = 2048,
+        num_tokens: int = 3,
+        iou_head_dim: int = 256,
+        iou_head_depth: int = 3,
+        mask_in_channels: int = 16,
+        layer_norm_eps: float = 1e-5,
+        num_extra_tokens: int = 0,
+    ) -> None:
+        from transformers.models.sam.configuration_sam import (
+            SamConfig,
+            SamMaskDecoderConfig,
+            SamPromptEncoderConfig,
+            SamVisionConfig,
+        )
+        from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
+
+        super().__init__()
+        self.token_dim = hidden_dim
+        self.num_tokens = num_tokens
+        self.prompt_encoder = SamPromptEncoder(
+            SamConfig(
+                vision_config=SamVisionConfig(
+                    hidden_size=2 * hidden_dim, num_pos_feats=hidden_dim // 2
+                ),
+                prompt_encoder_config=SamPromptEncoderConfig(
+                    hidden_size=hidden_dim,
+                    image_size=image_size,
+                    patch_size=patch_size,
+                    mask_input_channels=mask_in_channels,
+                ),
+            )
+        )
+        # Random frequencies are drawn once and never trained.
+        self.prompt_encoder.shared_embedding.requires_grad_(False)
+        config = SamMaskDecoderConfig(
+            hidden_size=hidden_dim,
+            mlp_dim=dim_feedforward,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            num_multimask_outputs=num_tokens,
+            iou_head_depth=iou_head_depth,
+            iou_head_hidden_dim=iou_head_dim,
+            layer_norm_eps=layer_norm_eps,
+        )
+        config._attn_implementation = "sdpa"
+        self.mask_decoder = SamMaskDecoder(config)
+        self.extra_tokens = nn.Embedding(num_extra_tokens, hidden_dim) if num_extra_tokens else None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, num_extra_tokens: int = 0) -> dict[str, Any]:
+        """Named arguments from ``MODEL.DECODER`` and ``MODEL.SAM``."""
+        node, sam = cfg.MODEL.DECODER, cfg.MODEL.SAM
+        return {
+            "image_size": sam.IMAGE_SIZE,
+            "patch_size": sam.PATCH_SIZE,
+            "hidden_dim": node.HIDDEN_DIM,
+            "num_layers": node.NUM_LAYERS,
+            "num_heads": node.NUM_HEADS,
+            "dim_feedforward": node.DIM_FEEDFORWARD,
+            "num_tokens": node.NUM_TOKENS,
+            "iou_head_dim": sam.IOU_HEAD_DIM,
+            "iou_head_depth": sam.IOU_HEAD_DEPTH,
+            "mask_in_channels": sam.MASK_IN_CHANNELS,
+            "layer_norm_eps": sam.LAYER_NORM_EPS,
+            "num_extra_tokens": num_extra_tokens,
+        }
+
+    def prepare(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Add ``position``, the (1, C, h, w) encoding of the image embedding's cells."""
+        height, width = self.prompt_encoder.image_embedding_size
+        embed = self.prompt_encoder.shared_embedding
+        device = embed.positional_embedding.device
+        y = (torch.arange(height, device=device) + 0.5) / height
+        x = (torch.arange(width, device=device) + 0.5) / width
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        return {**features, "position": embed(grid).permute(2, 0, 1)[None]}
+
+    def forward(self, features: dict[str, Any], prompts: Prompts) -> PromptOutput:
+        """Answer every prompt with K + 1 masks.
+
+        Args:
+            features: from ``prepare``: ``image_embedding`` (B, C, h, w), ``position``,
+                ``padded_size``.
+            prompts: any number of foreground and background points, a box, a mask, or all of them.
+
+        Returns:
+            ``tokens``: the masks' K + 1, the extra ones, the score's, and the prompt's own.
+            ``context``: the features, ``prompts``, ``prompt_features`` (B, N, C, h, w), the image
+            as each prompt leaves it, and ``tokens_used`` (B, N, T), which tokens are no padding.
+
+        Raises:
+            ValueError: if a prompt holds nothing.
+        """
+        batch, number = prompts.valid.shape
+        counts = (prompts.labels >= 0).sum(-1)
+        empty = prompts.valid & (counts == 0) & ~prompts.has_box
+        if bool(empty.any()):
+            image, prompt = empty.nonzero()[0].tolist()
+            raise ValueError(f"prompt {prompt} of image {image} has neither a point nor a box")
+        kinds = 4 * counts + 2 * prompts.has_box + prompts.has_mask
+        kinds = kinds.masked_fill(~prompts.valid, -1).flatten()
+        rows = [(kinds == kind).nonzero()[:, 0] for kind in kinds.unique().tolist() if kind >= 0]
+        parts = [self._answer(features, prompts, row) for row in rows]
+        if not parts:
+            rows = [kinds.new_zeros(0)]
+            parts = [self._answer(features, prompts, rows[0])]
+        answer = _Answer(
+            *(_scatter(part, rows, (batch, number)) for part in zip(*parts, strict=True))
+        )
+        return PromptOutput(
+            mask_logits=answer.masks,
+            scores=answer.scores,
+            boxes=None,
+            tokens=answer.tokens,
+            valid=prompts.valid,
+            padded_size=features["padded_size"],
+            levels=tuple(range(1, self.num_tokens + 1)),
+            single=0,
+            context={
+                **features,
+                "tokens_used": answer.used,
+                "prompt_features": answer.images,
+                "prompts": prompts,
+            },
+        )
+
+    def _answer(self, features: dict[str, Any], prompts: Prompts, rows: Tensor) -> _Answer:
+        """Decode prompts of one kind, given by their position among all B x N."""
+        sparse, dense = self._embed(prompts, rows)
+        decoder, number = self.mask_decoder, len(rows)
+        own = [decoder.mask_tokens.weight, decoder.iou_token.weight]
+        if self.extra_tokens is not None:
+            own.insert(1, self.extra_tokens.weight)
+        outputs = torch.cat(own)
+        tokens = torch.cat([outputs.expand(number, -1, -1), sparse.to(outputs.dtype)], dim=1)
+        images = rows // max(prompts.num_prompts, 1)
+        image = features["image_embedding"][images] + dense
+        height, width = image.shape[-2:]
+        tokens, image = decoder.transformer(
+            point_embeddings=tokens[:, None],
+            image_embeddings=image,
+            image_positional_embeddings=features["position"],
+            attention_similarity=None,
+        )
+        tokens, image = tokens[:, 0], image[:, 0].transpose(1, 2).unflatten(2, (height, width))
+        masks, scores = self._heads(tokens, tokens[:, len(outputs) - 1], image)
+        used = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return _Answer(masks, scores, tokens, used, image)
+
+    def _embed(self, prompts: Prompts, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (G, S, C) of prompts of one kind, and what is added to the image, (G, C, h, w)."""
+        labels = prompts.labels.flatten(0, 1)[rows]
+        # Unused points may stand anywhere; those in use come first, in their order.
+        order = (labels < 0).sort(dim=1, stable=True).indices
+        order = order[:, : int((labels[:1] >= 0).sum())]
+        points = prompts.points.flatten(0, 1)[rows].gather(1, order[..., None].expand(-1, -1, 2))
+        boxes = prompts.boxes.flatten(0, 1)[rows]
+        with_box = bool(prompts.has_box.flatten()[rows[:1]].any())
+        with_mask = bool(prompts.has_mask.flatten()[rows[:1]].any())
+        sparse, dense = self.prompt_encoder(
+            input_points=points[None] if order.shape[1] else None,
+            input_labels=labels.gather(1, order)[None],
+            input_boxes=boxes[None] if with_box else None,
+            input_masks=prompts.masks.flatten(0, 1)[rows][:, None] if with_mask else None,
+        )
+        if sparse is None:
+            return points.new_zeros(len(rows), 0, self.token_dim), dense
+        return sparse[0], dense
+
+    def _heads(self, tokens: Tensor, score_token: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(G, T, C) tokens, (G, C) token, (G, C, h, w) image -> masks and scores of each token."""
+        decoder = self.mask_decoder
+        image = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(image)))
+        image = decoder.activation(decoder.upscale_conv2(image))
+        kernels = torch.stack(
+            [mlp(tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
+        )
+        masks = torch.einsum("gkc,gchw->gkhw", kernels, image)
+        return masks, decoder.iou_prediction_head(score_token)
+
+
+class _Answer(NamedTuple):
+    """What is decoded from G prompts of one kind."""
+
+    masks: Tensor
+    scores: Tensor
+    tokens: Tensor
+    used: Tensor
+    images: Tensor
+
+
+def _scatter(parts: Sequence[Tensor], rows: list[Tensor], shape: tuple[int, int]) -> Tensor:
+    """Put the (G, ...) parts into one (B, N, ...), zeros where nothing goes; T may differ."""
+    total = shape[0] * shape[1]
+    if len(parts) == 1 and len(rows[0]) == total:
+        return parts[0].unflatten(0, shape)
+    tail = [max(sizes) for sizes in zip(*(p.shape[1:] for p in parts), strict=True)]
+    whole = parts[0].new_zeros(total, *tail)
+    for part, row in zip(parts, rows, strict=True):
+        whole[(row, *(slice(size) for size in part.shape[1:]))] = part
+    return whole.unflatten(0, shape)
