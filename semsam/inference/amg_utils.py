@@ -155,8 +155,10 @@ def _window(mask: np.ndarray, min_area: int) -> tuple[slice, slice] | None:
         # Without a mask the background can only be a hole if the whole image is small.
         return (slice(None), slice(None)) if mask.size < min_area else None
     margin = -(-min_area // min(width, height))
-    rows = slice(max(0, y - margin), y + height + margin)
-    return rows, slice(max(0, x - margin), x + width + margin)
+    # OpenCV numbers regions by blocks of 2 x 2 pixels, and of equal regions the first one stays:
+    # even corners leave the blocks, and so the choice, as in the whole image.
+    top, left = (max(0, start - margin) // 2 * 2 for start in (y, x))
+    return slice(top, y + height + margin), slice(left, x + width + margin)
 
 
 def encode_mask(mask: np.ndarray, output_mode: str) -> np.ndarray | dict[str, Any]:

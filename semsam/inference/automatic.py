@@ -300,7 +300,7 @@ class AutomaticMaskGenerator:
         x0, y0, x1, y1 = box = mask_box(mask)
         record = {
             "segmentation": encode_mask(mask, self.output_mode),
-            "area": np.count_nonzero(mask),
+            "area": int(np.count_nonzero(mask)),
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "predicted_iou": candidate.score,
             "point_coords": [list(candidate.point)],

@@ -1,11 +1,9 @@
 """SAM against facebookresearch/segment-anything: embedding, predictor, automatic masks."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -17,6 +15,9 @@ from semsam.modeling import build_model
 from .golden import GOLDEN
 
 SAM = "sam"
+#: Of mask logits, relative to the largest: in these random weights the norm before the masks
+#: divides by nearly nothing, and one thread or two, or float64, already move them by 1e-4 of it.
+MASK_TOLERANCE = 3e-4
 
 
 class SamFixture:
@@ -77,11 +78,10 @@ def folders():
 
 def cases(*what):
     if not folders():
-        return [pytest.param(None, w, marks=pytest.mark.skip(f"no {SAM}"), id=f"{SAM}/none/{w}") for w in what]
+        skip = pytest.mark.skip(reason=f"no fixture in {GOLDEN / SAM}")
+        return [pytest.param(None, w, marks=skip, id=f"{SAM}/none/{w}") for w in what]
     return [
-        pytest.param(SamFixture(f), w, id=f"{SAM}/{f.name}/{w}")
-        for f in folders()
-        for w in what
+        pytest.param(SamFixture(f), w, id=f"{SAM}/{f.name}/{w}") for f in folders() for w in what
     ]
 
 
@@ -104,20 +104,23 @@ def test_clicks_are_answered_as_by_the_original(predictor, fixture, what):
     for i, point in enumerate(points):
         masks, scores, low_res = predictor.predict(point_coords=[point], point_labels=[1])
         np.testing.assert_allclose(scores, fixture.answers[f"pt{i}_iou"], atol=1e-4)
-        np.testing.assert_allclose(low_res, fixture.answers[f"pt{i}_low"], atol=1e-4)
-        expected = fixture.answers[f"pt{i}_masks"]
+        expected = fixture.answers[f"pt{i}_low"]
+        np.testing.assert_allclose(low_res, expected, atol=MASK_TOLERANCE * np.abs(expected).max())
+        # Recorded in half precision.
+        expected = fixture.answers[f"pt{i}_masks"].astype(np.float32)
         logits = predictor.predict(point_coords=[point], return_logits=True)[0]
-        np.testing.assert_allclose(logits, expected, atol=1e-2)
-        assert np.array_equal(masks[np.abs(expected) > 1e-2], (expected > 0)[np.abs(expected) > 1e-2])
+        np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-2)
+        clear = np.abs(expected) > 1e-2
+        assert np.array_equal(masks[clear], expected[clear] > 0)
 
 
 @pytest.mark.parametrize(("fixture", "what"), cases("records"))
 def test_everything_in_an_image_equals_the_original(fixture, what):
     for run in fixture.meta["runs"]:
         params = dict(run["params"])
-        # A threshold of zero switches the filter off there.
+        # A threshold of zero or less switches the filter off there.
         for name in ("pred_iou_thresh", "stability_score_thresh"):
-            if params[name] == 0:
+            if params[name] <= 0:
                 params[name] = None
         params.setdefault("min_mask_region_area", 0)
         generator = AutomaticMaskGenerator(fixture.model(), **params)
@@ -128,7 +131,7 @@ def test_everything_in_an_image_equals_the_original(fixture, what):
 
 
 def assert_same_record(ours, theirs):
-    assert ours["predicted_iou"] == pytest.approx(theirs["predicted_iou"], abs=1e-4)
+    assert ours["predicted_iou"] == pytest.approx(theirs["predicted_iou"], rel=1e-4, abs=1e-4)
     assert ours["point_coords"] == pytest.approx(np.array(theirs["point_coords"]))
     assert ours["crop_box"] == theirs["crop_box"]
     first, second = decode(ours["segmentation"]), decode(theirs["segmentation"])
