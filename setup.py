@@ -21,6 +21,7 @@ CORE = [
     "iopath>=0.1.10",
     "safetensors>=0.5",
     "timm>=1.0.15",
+    "transformers>=5.0",
     "pycocotools>=2.0.8",
     "faster-coco-eval>=1.6",
     "tensorboard>=2.18",
@@ -29,7 +30,7 @@ CORE = [
 ]
 # The photos and the classical segmentation from which `make demo` builds its data set.
 DEMO = ["scikit-image>=0.25", "scikit-learn>=1.6"]
-ANNOTATE = ["transformers>=5.0", "spacy>=3.8"]
+ANNOTATE = ["spacy>=3.8"]
 CAPTION_EVAL = ["pycocoevalcap>=1.2"]
 DEV = [
     "pytest>=8.3",

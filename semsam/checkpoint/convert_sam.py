@@ -50,7 +50,7 @@ _MLP = re.compile(
 )
 
 #: transformers -> ours.
-_TRANSFORMERS = [
+TRANSFORMERS_SAM = [
     (r"vision_encoder\.(.+)", r"backbone.net.\1"),
     (
         r"shared_image_embedding\.positional_embedding",
@@ -99,5 +99,5 @@ def convert_transformers_sam(state_dict: dict[str, Tensor]) -> dict[str, Tensor]
         ValueError: for unknown keys, all listed, or copies that differ.
     """
     return merge_copies(
-        state_dict, lambda key: rename(key, _TRANSFORMERS), "a checkpoint of transformers' SAM"
+        state_dict, lambda key: rename(key, TRANSFORMERS_SAM), "a checkpoint of transformers' SAM"
     )

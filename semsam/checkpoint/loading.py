@@ -23,6 +23,7 @@ from .convert_sam import (
     is_segment_anything,
     is_transformers_sam,
 )
+from .convert_sca import convert_sca, is_sca
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 _FAMILIES = [
     (is_semantic_sam, convert_semantic_sam),
     (is_segment_anything, convert_segment_anything),
+    (is_sca, convert_sca),
     (is_transformers_sam, convert_transformers_sam),
 ]
 
@@ -144,7 +146,15 @@ def _load_strictly(
     model: nn.Module, state_dict: dict[str, Tensor], source: str, allowed_missing: tuple[str, ...]
 ) -> None:
     own = model.state_dict()
-    missing = [k for k in own if k not in state_dict and not k.startswith(allowed_missing)]
+    # A tied tensor has two names, and some files hold it once.
+    filled = {own[k].untyped_storage()._cdata for k in state_dict if k in own}
+    missing = [
+        k
+        for k, v in own.items()
+        if k not in state_dict
+        and not k.startswith(allowed_missing)
+        and v.untyped_storage()._cdata not in filled
+    ]
     unexpected = [k for k in state_dict if k not in own]
     mismatched = [
         f"{k}: file {tuple(v.shape)}, model {tuple(own[k].shape)}"

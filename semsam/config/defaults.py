@@ -95,6 +95,7 @@ def _model() -> CN:
     decoder.INFERENCE_CLICK_TYPE = 0
 
     model.REGION_HEADS = CN({"NAMES": []})
+    model.CAPTION = _caption()
 
     criterion = model.CRITERION = CN()
     criterion.NAME = "ManyToManyCriterion"
@@ -110,6 +111,38 @@ def _model() -> CN:
     # What the IoU head learns: "dice" (of the sampled points, not detached, as released), or "iou".
     criterion.IOU_TARGET = "dice"
     return model
+
+
+def _caption() -> CN:
+    """SCA's caption head (CaptionHead)."""
+    node = CN()
+    # A causal language model: a name on the hub or a folder of transformers; a gguf file in it, if
+    # its weights are in that format; the tokenizer's name where it is another.
+    node.LANGUAGE_MODEL = "gpt2-large"
+    node.GGUF_FILE = ""
+    node.TOKENIZER = ""
+    # Load the language model's own weights; False where MODEL.WEIGHTS holds them.
+    node.PRETRAINED = True
+    node.TRAIN_LANGUAGE_MODEL = False
+    # What is shown of a region: "mixer", "masks" (direct decoding) or "roi" (pooled features).
+    node.TOKENS = "mixer"
+    # The mixer reads what the mask decoder puts out ("output") or what goes into it ("input").
+    node.MIXER_READS = "output"
+    node.NUM_LAYERS = 12
+    node.NUM_QUERIES = 8
+    node.NUM_CAPTIONS = 1
+    node.ROI_SIZE = 6
+    # "linear" or "mlp", and a LayerNorm "pre" or "post" each layer, or none.
+    node.PROJECTION = "linear"
+    node.PROJECTION_NORM = ""
+    node.NUM_TASK_TOKENS = 6
+    # "caption" or "recognition", for regions that do not say.
+    node.TASK = "caption"
+    node.LABEL_SMOOTHING = 0.1
+    # In tokens, the end and the one before the first included.
+    node.MAX_LENGTH = 20
+    node.NUM_BEAMS = 3
+    return node
 
 
 def _input() -> CN:

@@ -201,8 +201,8 @@ class SemSamPredictor:
             ValueError: as in ``predict``.
         """
         output = self.decode(self._prompts(point_coords, point_labels, boxes))
-        single = multimask_output is False and output.single is not None
-        output = output.select_masks([output.single] if single else output.level_order)
+        single = None if multimask_output else output.single
+        output = output.select_masks(output.level_order if single is None else [single])
         scores, low_res = output.scores[0], output.mask_logits[0]
         if not multimask_output:
             best = scores.argmax(dim=1, keepdim=True)

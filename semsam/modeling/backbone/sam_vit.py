@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from semsam.config import CfgNode, configurable
 from semsam.modeling.build import BACKBONE
 
 from .backbone import Backbone, ShapeSpec
+
+
+def sam_neck(channels: int, out_channels: int) -> nn.Module:
+    """Two convolutions and norms: (B, h, w, channels) -> (B, out_channels, h, w)."""
+    from transformers.models.sam.configuration_sam import SamVisionConfig
+    from transformers.models.sam.modeling_sam import SamVisionNeck
+
+    return SamVisionNeck(SamVisionConfig(hidden_size=channels, output_channels=out_channels))
 
 
 @BACKBONE.register

@@ -37,7 +37,7 @@ class TimmBackbone(Backbone):
         self, *, name: str, pretrained: bool = False, activation_checkpointing: bool = False
     ) -> None:
         super().__init__()
-        self.net = _create(name, pretrained)
+        self.net = _create_pyramid(name, pretrained)
         reductions = self.net.feature_info.reduction()
         if not set(_STRIDES) <= set(reductions):
             raise ValueError(
@@ -83,16 +83,19 @@ class TimmBackbone(Backbone):
         return {"size_divisibility": max(_STRIDES)}
 
 
-def _create(name: str, pretrained: bool) -> nn.Module:
+def create_timm(name: str, **arguments: Any) -> nn.Module:
+    """``timm.create_model``; ValueError with the nearest name where timm has no such network."""
     import timm  # takes seconds, and only models with such a backbone need it
 
     if not timm.is_model(name):
         near = nearest_name(name, timm.list_models())
         raise ValueError(f"timm has no '{name}'{near}; timm.list_models() gives all names")
+    return timm.create_model(name, **arguments)
+
+
+def _create_pyramid(name: str, pretrained: bool) -> nn.Module:
     try:
         # Networks with attention windows otherwise take images of one size only.
-        return timm.create_model(
-            name, pretrained=pretrained, features_only=True, strict_img_size=False
-        )
+        return create_timm(name, pretrained=pretrained, features_only=True, strict_img_size=False)
     except TypeError:
-        return timm.create_model(name, pretrained=pretrained, features_only=True)
+        return create_timm(name, pretrained=pretrained, features_only=True)

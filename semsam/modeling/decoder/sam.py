@@ -134,8 +134,10 @@ class SamDecoder(nn.Module):
 
         Returns:
             ``tokens``: the masks' K + 1, the extra ones, the score's, and the prompt's own.
-            ``context``: the features, ``prompts``, ``prompt_features`` (B, N, C, h, w), the image
-            as each prompt leaves it, and ``tokens_used`` (B, N, T), which tokens are no padding.
+            ``context``: the features, ``prompts``; ``prompt_tokens`` (B, N, S, C), each prompt as
+            it enters; ``prompt_features`` (B, N, C, h, w), the image as it leaves it;
+            ``dense_prompt`` (C, 1, 1), what is added to the image for it where it has no mask;
+            ``tokens_used`` and ``prompt_tokens_used`` (B, N, ...), which tokens are no padding.
 
         Raises:
             ValueError: if a prompt holds nothing.
@@ -167,9 +169,12 @@ class SamDecoder(nn.Module):
             single=0,
             context={
                 **features,
-                "tokens_used": answer.used,
-                "prompt_features": answer.images,
                 "prompts": prompts,
+                "tokens_used": answer.tokens_used,
+                "prompt_tokens": answer.prompt_tokens,
+                "prompt_tokens_used": answer.prompt_tokens_used,
+                "prompt_features": answer.prompt_features,
+                "dense_prompt": self.prompt_encoder.no_mask_embed.weight[0, :, None, None],
             },
         )
 
@@ -193,8 +198,7 @@ class SamDecoder(nn.Module):
         )
         tokens, image = tokens[:, 0], image[:, 0].transpose(1, 2).unflatten(2, (height, width))
         masks, scores = self._heads(tokens, tokens[:, len(outputs) - 1], image)
-        used = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return _Answer(masks, scores, tokens, used, image)
+        return _Answer(masks, scores, tokens, _all(tokens), sparse, _all(sparse), image)
 
     def _embed(self, prompts: Prompts, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (G, S, C) of prompts of one kind, and what is added to the image, (G, C, h, w)."""
@@ -228,14 +232,48 @@ class SamDecoder(nn.Module):
         return masks, decoder.iou_prediction_head(score_token)
 
 
+def two_way_transformer(
+    hidden_dim: int,
+    num_layers: int,
+    num_heads: int,
+    dim_feedforward: int,
+    layer_norm_eps: float = 1e-6,
+) -> nn.Module:
+    """SAM's transformer of tokens and image, of any depth, for heads that go on from the decoder.
+
+    Called with ``point_embeddings`` (G, 1, T, C), ``image_embeddings`` (G, C, h, w),
+    ``image_positional_embeddings`` (1, C, h, w) and ``attention_similarity`` None it gives both as
+    (G, 1, T, C) and (G, 1, h * w, C).
+    """
+    from transformers.models.sam.configuration_sam import SamMaskDecoderConfig
+    from transformers.models.sam.modeling_sam import SamTwoWayTransformer
+
+    config = SamMaskDecoderConfig(
+        hidden_size=hidden_dim,
+        mlp_dim=dim_feedforward,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        layer_norm_eps=layer_norm_eps,
+    )
+    config._attn_implementation = "sdpa"
+    return SamTwoWayTransformer(config)
+
+
 class _Answer(NamedTuple):
     """What is decoded from G prompts of one kind."""
 
     masks: Tensor
     scores: Tensor
     tokens: Tensor
-    used: Tensor
-    images: Tensor
+    tokens_used: Tensor
+    prompt_tokens: Tensor
+    prompt_tokens_used: Tensor
+    prompt_features: Tensor
+
+
+def _all(tokens: Tensor) -> Tensor:
+    """(G, T) True for (G, T, C) tokens."""
+    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
 
 def _scatter(parts: Sequence[Tensor], rows: list[Tensor], shape: tuple[int, int]) -> Tensor:
@@ -246,5 +284,6 @@ def _scatter(parts: Sequence[Tensor], rows: list[Tensor], shape: tuple[int, int]
     tail = [max(sizes) for sizes in zip(*(p.shape[1:] for p in parts), strict=True)]
     whole = parts[0].new_zeros(total, *tail)
     for part, row in zip(parts, rows, strict=True):
-        whole[(row, *(slice(size) for size in part.shape[1:]))] = part
+        place: Any = (row, *(slice(size) for size in part.shape[1:]))
+        whole[place] = part
     return whole.unflatten(0, shape)

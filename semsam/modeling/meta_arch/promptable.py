@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class PromptableSegmentor(nn.Module):
             backbone's maps itself.
         decoder: features and prompts -> ``PromptOutput``.
         region_heads: further predictions for each prompt, by name.
-        criterion: the masks' losses; None for a model that is not trained.
+        criterion: the masks' losses; None where only region heads learn, or nothing does.
         pixel_mean: of RGB, 0..255.
         pixel_std: of RGB, 0..255.
         photo_format: how a predictor hands over a photo; the default if None.
@@ -135,9 +136,12 @@ class PromptableSegmentor(nn.Module):
         if self.training:
             return self._losses(output, batched_inputs)
         answers = output.select_masks(output.level_order)
+        more: dict[str, Any] = {}
+        for head in self.region_heads.values():
+            more.update(head.inference(output))
         return [
             {
-                "instances": self._instances(output, answers, i, image_size, record),
+                "instances": self._instances(answers, more, i, image_size, record),
                 "padded_size": output.padded_size,
             }
             for i, (image_size, record) in enumerate(
@@ -168,36 +172,39 @@ class PromptableSegmentor(nn.Module):
     def _losses(
         self, output: PromptOutput, batched_inputs: list[dict[str, Any]]
     ) -> dict[str, Tensor]:
-        if self.criterion is None:
+        if self.criterion is None and not self.region_heads:
             raise RuntimeError("this model has no criterion; name one in MODEL.CRITERION.NAME")
         instances: list[Instances] = [x["instances"].to(self.device) for x in batched_inputs]
         targets: list[PromptTargets] = [x["targets"].to(self.device) for x in batched_inputs]
-        losses = self.criterion(output, instances, targets)
+        losses = self.criterion(output, instances, targets) if self.criterion is not None else {}
         for head in self.region_heads.values():
             losses.update(head.losses(output, instances, targets))
         return losses
 
     def _instances(
         self,
-        output: PromptOutput,
         answers: PromptOutput,
+        more: dict[str, Any],
         index: int,
         image_size: tuple[int, int],
         record: dict[str, Any],
     ) -> Instances:
         size = (record.get("height", image_size[0]), record.get("width", image_size[1]))
-        valid = output.valid[index]
+        valid = answers.valid[index]
         mask_logits = answers.mask_logits[index][valid]
+        frame = answers.padded_size
         result = Instances(size)
-        result.pred_masks = upsample_masks_binary(mask_logits, output.padded_size, image_size, size)
+        result.pred_masks = upsample_masks_binary(
+            mask_logits, answers.padded_size, image_size, size
+        )
         result.scores = answers.scores[index][valid]
         if answers.boxes is not None:
-            height, width = output.padded_size
-            scale = (size[1] / image_size[1] * width, size[0] / image_size[0] * height) * 2
+            scale = (size[1] / image_size[1] * frame[1], size[0] / image_size[0] * frame[0]) * 2
             boxes = box_cxcywh_to_xyxy(answers.boxes[index][valid])
             result.pred_boxes = boxes * boxes.new_tensor(scale)
         result.mask_logits = mask_logits
-        for head in self.region_heads.values():
-            for name, values in head.inference(output).items():
-                result.set(name, values[index][valid])
+        for name, values in more.items():
+            own = values[index]
+            kept = own[valid] if isinstance(own, Tensor) else list(compress(own, valid.tolist()))
+            result.set(name, kept)
         return result

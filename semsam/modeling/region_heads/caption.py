@@ -1,0 +1,302 @@
+"""SCA's caption head: region tokens, projected, in front of a causal language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semsam.config import CfgNode, configurable
+from semsam.modeling.build import REGION_HEAD
+from semsam.modeling.text.language_model import IGNORED, CaptionTokenizer, load_language_model
+from semsam.structures import Instances, PromptOutput, PromptTargets
+
+from .region_tokens import MaskTokens, MixerTokens, RoiTokens
+
+#: What the model is asked for; each has its own learned task tokens.
+TASKS = ("recognition", "caption")
+
+
+@REGION_HEAD.register
+class CaptionHead(nn.Module):
+    """Says what is in the region of each prompt (Huang et al. 2024, Segment and Caption Anything).
+
+    The language model reads [task tokens, projected region tokens] and goes on in words; there is
+    no text prompt. H captions a region where ``region_tokens`` gives H sets of tokens.
+
+    Args:
+        region_tokens: ``PromptOutput`` -> (R, H, Q, C) of the R valid prompts.
+        projection: C -> D, the language model's channels.
+        language_model: transformers' causal language model.
+        tokenizer: of that model.
+        num_task_tokens: learned tokens a task.
+        task: one of ``TASKS``, for prompts that name none.
+        train_language_model: else it is frozen, and stays in evaluation mode: no dropout.
+        label_smoothing: of the cross-entropy.
+        num_beams: of the search for a caption; 1 is greedy.
+        max_new_tokens: longest caption in tokens, the end included.
+
+    Raises:
+        ValueError: if the task is unknown.
+    """
+
+    num_tokens = 0
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        region_tokens: nn.Module,
+        projection: nn.Module,
+        language_model: nn.Module,
+        tokenizer: CaptionTokenizer,
+        num_task_tokens: int = 6,
+        task: str = "caption",
+        train_language_model: bool = False,
+        label_smoothing: float = 0.1,
+        num_beams: int = 3,
+        max_new_tokens: int = 19,
+    ) -> None:
+        super().__init__()
+        if task not in TASKS:
+            raise ValueError(f"the task is one of {', '.join(TASKS)}, not '{task}'")
+        self.region_tokens = region_tokens
+        self.projection = projection
+        self.language_model = language_model
+        self.tokenizer = tokenizer
+        self.num_task_tokens = num_task_tokens
+        self.task = task
+        self.train_language_model = train_language_model
+        self.label_smoothing = label_smoothing
+        self.num_beams = num_beams
+        self.max_new_tokens = max_new_tokens
+        width = language_model.get_input_embeddings().embedding_dim
+        self.task_tokens = nn.Embedding(len(TASKS) * num_task_tokens, width)
+        nn.init.normal_(self.task_tokens.weight, std=0.02)
+        language_model.requires_grad_(train_language_model)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, token_dim: int) -> dict[str, Any]:
+        """Named arguments from ``MODEL.CAPTION``; the mixer's width is the decoder's."""
+        node = cfg.MODEL.CAPTION
+        name, file = node.LANGUAGE_MODEL, node.GGUF_FILE
+        language_model = load_language_model(name, file, node.PRETRAINED)
+        width = language_model.get_input_embeddings().embedding_dim
+        return {
+            "region_tokens": _region_tokens(cfg, token_dim),
+            "projection": build_projection(token_dim, width, node.PROJECTION, node.PROJECTION_NORM),
+            "language_model": language_model,
+            "tokenizer": CaptionTokenizer(node.TOKENIZER or name, node.MAX_LENGTH, file),
+            "num_task_tokens": node.NUM_TASK_TOKENS,
+            "task": node.TASK,
+            "train_language_model": node.TRAIN_LANGUAGE_MODEL,
+            "label_smoothing": node.LABEL_SMOOTHING,
+            "num_beams": node.NUM_BEAMS,
+            "max_new_tokens": node.MAX_LENGTH - 1,
+        }
+
+    def train(self, mode: bool = True) -> CaptionHead:
+        """Training mode; a frozen language model stays in evaluation mode."""
+        super().train(mode)
+        if not self.train_language_model:
+            self.language_model.eval()
+        return self
+
+    def losses(
+        self,
+        output: PromptOutput,
+        instances: list[Instances],
+        targets: list[PromptTargets],
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of the ground-truth captions, a mean over all their tokens.
+
+        Args:
+            output: of the decoder.
+            instances: ``gt_captions``, a list of str; optionally ``gt_tasks``, one of ``TASKS``
+                each.
+            targets: ``seeds`` say which instance a prompt asks for.
+
+        Returns:
+            ``loss_caption``; a zero that is connected to the graph where there is no prompt.
+        """
+        captions, tasks = [], []
+        for valid, inst, target in zip(output.valid, instances, targets, strict=True):
+            for seed in target.seeds[valid[: len(target.seeds)]].tolist():
+                captions.append(inst.gt_captions[seed])
+                tasks.append(inst.gt_tasks[seed] if inst.has("gt_tasks") else self.task)
+        prefix = self.prefix(self.region_tokens(output), tasks)
+        if not captions:
+            return {"loss_caption": prefix.sum() * 0}
+        ids, mask = (x.to(prefix.device) for x in self.tokenizer.encode(captions))
+        heads = len(prefix) // len(captions)
+        ids, mask = (x.repeat_interleave(heads, dim=0) for x in (ids, mask))
+        logits = self.logits(prefix, ids, mask)
+        return {"loss_caption": caption_loss(logits, ids, mask, self.label_smoothing)}
+
+    def inference(self, output: PromptOutput) -> dict[str, Any]:
+        """A caption for each prompt.
+
+        Returns:
+            ``pred_captions``: B lists of N str, empty for prompts that are not valid.
+            ``caption_scores``: (B, N) mean log-probability of the caption's tokens.
+        """
+        tokens = self.region_tokens(output)
+        regions, heads = tokens.shape[:2]
+        ids, scores = self.generate(self.prefix(tokens, [self.task] * regions))
+        chosen = self._heads_shown(output, heads) + heads * torch.arange(regions, device=ids.device)
+        sentences = iter(self.tokenizer.decode(ids[chosen]))
+        table = scores.new_zeros(output.valid.shape)
+        table[output.valid] = scores[chosen]
+        captions = [[next(sentences) if v else "" for v in row] for row in output.valid.tolist()]
+        return {"pred_captions": captions, "caption_scores": table}
+
+    def _heads_shown(self, output: PromptOutput, heads: int) -> Tensor:
+        """(R,) which of the H captions is shown: that of the best mask, where each has its own."""
+        scores = output.select_masks(output.level_order).scores[output.valid]
+        if heads == scores.shape[1]:
+            return scores.argmax(dim=1)
+        return torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+
+    def prefix(self, tokens: Tensor, tasks: Sequence[str]) -> Tensor:
+        """What the language model is shown.
+
+        Args:
+            tokens: (R, H, Q, C) from ``region_tokens``.
+            tasks: R of ``TASKS``.
+
+        Returns:
+            (R * H, task tokens + Q, D), the captions of a region next to each other.
+
+        Raises:
+            ValueError: if a task is unknown.
+        """
+        unknown = sorted(set(tasks) - set(TASKS))
+        if unknown:
+            raise ValueError(f"tasks are {', '.join(TASKS)}, not {', '.join(unknown)}")
+        seen = self.projection(tokens.flatten(0, 1))
+        asked = torch.tensor([TASKS.index(t) for t in tasks], device=tokens.device)
+        table = self.task_tokens.weight.unflatten(0, (len(TASKS), self.num_task_tokens))
+        return torch.cat([table[asked].repeat_interleave(tokens.shape[1], dim=0), seen], dim=1)
+
+    def logits(self, prefix: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Scores of the next token at the end of the prefix and at each of the L given ids.
+
+        Args:
+            prefix: (R, P, D).
+            ids: (R, L).
+            mask: (R, L) bool, False where ids are padding.
+
+        Returns:
+            (R, L + 1, vocabulary) float32.
+        """
+        words = self.language_model.get_input_embeddings()(ids)
+        seen = mask.new_ones(prefix.shape[:2])
+        result = self.language_model(
+            inputs_embeds=torch.cat([prefix, words.to(prefix.dtype)], dim=1),
+            attention_mask=torch.cat([seen, mask], dim=1).long(),
+            logits_to_keep=ids.shape[1] + 1,
+            use_cache=False,
+        )
+        return result.logits.float()
+
+    @torch.no_grad()
+    def generate(self, prefix: Tensor, num_beams: int | None = None) -> tuple[Tensor, Tensor]:
+        """Continue every prefix in words, all of them in one batch with a key-value cache.
+
+        Args:
+            prefix: (R, P, D).
+            num_beams: other than the head's own.
+
+        Returns:
+            ids: (R, L) int64, L at most ``max_new_tokens``; padding follows the end token.
+            scores: (R,) mean log-probability of a caption's tokens.
+        """
+        if not len(prefix):
+            return prefix.new_zeros(0, 1, dtype=torch.long), prefix.new_zeros(0)
+        config = self.language_model.generation_config
+        end = config.eos_token_id
+        end = end[0] if isinstance(end, list) else end
+        beams = self.num_beams if num_beams is None else num_beams
+        result = self.language_model.generate(
+            inputs_embeds=prefix,
+            attention_mask=torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device),
+            max_new_tokens=self.max_new_tokens,
+            num_beams=beams,
+            do_sample=False,
+            pad_token_id=end if config.pad_token_id is None else config.pad_token_id,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        if beams > 1:
+            return result.sequences, result.sequences_scores
+        steps = self.language_model.compute_transition_scores(
+            result.sequences, result.scores, normalize_logits=True
+        )
+        # The end token counts, the padding behind it does not.
+        ended = (result.sequences == end).cumsum(dim=1)
+        counted = (ended - (result.sequences == end).long()) == 0
+        total = steps.masked_fill(~counted, 0).sum(dim=1)
+        return result.sequences, total / counted.sum(dim=1)
+
+
+def caption_loss(logits: Tensor, ids: Tensor, mask: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy of the next token over all tokens that are no padding.
+
+    Args:
+        logits: (R, L + 1, V); row i predicts id i, the last row nothing.
+        ids: (R, L).
+        mask: (R, L) bool.
+        smoothing: share of the target that is spread over the vocabulary.
+    """
+    wanted = ids.masked_fill(~mask, IGNORED)
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1),
+        wanted.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=smoothing,
+    )
+
+
+def build_projection(dim: int, width: int, kind: str, norm: str) -> nn.Module:
+    """From region tokens to the language model.
+
+    Args:
+        dim: channels of the tokens.
+        width: channels of the language model.
+        kind: ``"linear"``, or ``"mlp"`` of three layers.
+        norm: ``""``, or ``"pre"`` or ``"post"``: a LayerNorm before or behind each layer.
+
+    Raises:
+        ValueError: if kind or norm is unknown.
+    """
+    if kind not in ("linear", "mlp") or norm not in ("", "pre", "post"):
+        raise ValueError(f"projection '{kind}' with norm '{norm}': linear or mlp; '', pre or post")
+
+    def layer(inputs: int) -> nn.Module:
+        linear = nn.Linear(inputs, width)
+        nn.init.normal_(linear.weight, std=0.02)
+        nn.init.zeros_(linear.bias)
+        if not norm:
+            return linear
+        if norm == "pre":
+            return nn.Sequential(nn.LayerNorm(inputs), linear)
+        return nn.Sequential(linear, nn.LayerNorm(width))
+
+    if kind == "linear":
+        return layer(dim)
+    return nn.Sequential(layer(dim), nn.GELU(), layer(width), nn.GELU(), layer(width))
+
+
+def _region_tokens(cfg: CfgNode, dim: int) -> nn.Module:
+    node = cfg.MODEL.CAPTION
+    mixer = (dim, node.NUM_LAYERS, cfg.MODEL.DECODER.NUM_HEADS, cfg.MODEL.DECODER.DIM_FEEDFORWARD)
+    if node.TOKENS == "mixer":
+        return MixerTokens(*mixer, node.NUM_QUERIES, node.NUM_CAPTIONS, node.MIXER_READS)
+    if node.TOKENS == "masks":
+        return MaskTokens(*mixer)
+    if node.TOKENS == "roi":
+        return RoiTokens(node.ROI_SIZE)
+    raise ValueError(f"MODEL.CAPTION.TOKENS is mixer, masks or roi, not '{node.TOKENS}'")

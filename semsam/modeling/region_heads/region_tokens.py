@@ -1,0 +1,139 @@
+"""What a language model is shown of a region: C-dimensional tokens, Q for each of H captions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from semsam.modeling.decoder.sam import two_way_transformer
+from semsam.structures import PromptOutput
+
+#: Regions that the mixer takes at once where no gradient is kept; each holds a copy of the image.
+_CHUNK = 16
+
+
+class MixerTokens(nn.Module):
+    """The text feature mixer (SCA, section 3.2): learned queries read the prompt and the image.
+
+    A two-way transformer over [queries, the decoder's tokens of the prompt] and the image as the
+    prompt left it.
+
+    Args:
+        dim: C, channels of the decoder.
+        num_layers: two-way blocks.
+        num_heads: attention heads.
+        dim_feedforward: hidden channels of a block's MLP.
+        num_queries: Q.
+        num_captions: H, captions a region.
+        reads: ``"output"``: tokens and image as the mask decoder leaves them (as released);
+            ``"input"``: the prompt's own tokens and the image embedding, beside the mask decoder.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_layers: int = 12,
+        num_heads: int = 8,
+        dim_feedforward: int = 2048,
+        num_queries: int = 8,
+        num_captions: int = 1,
+        reads: str = "output",
+    ) -> None:
+        super().__init__()
+        if reads not in ("output", "input"):
+            raise ValueError(f"the mixer reads 'output' or 'input', not '{reads}'")
+        self.shape = (num_captions, num_queries)
+        self.reads = reads
+        self.mixer = two_way_transformer(dim, num_layers, num_heads, dim_feedforward)
+        self.queries = nn.Embedding(num_captions * num_queries, dim)
+        _init_normal(self)
+
+    def forward(self, output: PromptOutput) -> Tensor:
+        """(R, H, Q, C) of the R valid prompts, images in order."""
+        queries = self.queries.weight.expand(int(output.valid.sum()), -1, -1)
+        return _mix(self.mixer, output, self.reads, queries).unflatten(1, self.shape)
+
+
+class MaskTokens(nn.Module):
+    """Direct decoding (SCA, table 4): the queries are the masks' own tokens, one a caption.
+
+    Arguments as for ``MixerTokens``; H is the number of masks of an ambiguous prompt, Q is 1.
+    """
+
+    def __init__(
+        self, dim: int, num_layers: int = 12, num_heads: int = 8, dim_feedforward: int = 2048
+    ) -> None:
+        super().__init__()
+        self.mixer = two_way_transformer(dim, num_layers, num_heads, dim_feedforward)
+        _init_normal(self)
+
+    def forward(self, output: PromptOutput) -> Tensor:
+        """(R, H, 1, C) of the R valid prompts, images in order."""
+        queries = output.tokens[output.valid][:, list(output.level_order)]
+        return _mix(self.mixer, output, "output", queries)[:, :, None]
+
+
+class RoiTokens(nn.Module):
+    """The image under the box, pooled to a grid (SCA, table 4): no mixer and no parameters.
+
+    Args:
+        size: cells a side.
+    """
+
+    def __init__(self, size: int = 6) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, output: PromptOutput) -> Tensor:
+        """(R, 1, size * size, C) of the R valid prompts, images in order.
+
+        Raises:
+            ValueError: if a prompt has no box.
+        """
+        prompts, image = output.context["prompts"], output.context["image_embedding"]
+        if not bool(prompts.has_box[output.valid].all()):
+            raise ValueError("captions from pooled features need a box for every prompt")
+        boxes = [b[v].to(image.dtype) for b, v in zip(prompts.boxes, output.valid, strict=True)]
+        scale = image.shape[-1] / output.padded_size[1]
+        cells = roi_align(image, boxes, self.size, spatial_scale=scale, aligned=True)
+        return cells.flatten(2).transpose(1, 2)[:, None]
+
+
+def _mix(mixer: nn.Module, output: PromptOutput, reads: str, queries: Tensor) -> Tensor:
+    """The (R, X, C) queries of the R valid prompts, as the mixer leaves them."""
+    context = output.context
+    of_output = reads == "output"
+    tokens = output.tokens if of_output else context["prompt_tokens"]
+    used = context["tokens_used" if of_output else "prompt_tokens_used"]
+    rows = output.valid.flatten().nonzero()[:, 0]
+    tokens, counts = tokens.flatten(0, 1)[rows], used.sum(-1).flatten()[rows]
+    mixed = torch.zeros_like(queries)
+    # Prompts with as many tokens go together: padding would take part in attention.
+    for count in counts.unique().tolist():
+        alike = (counts == count).nonzero()[:, 0]
+        step = max(len(alike), 1) if torch.is_grad_enabled() else _CHUNK
+        for part in alike.split(step):
+            both = torch.cat([queries[part], tokens[part][:, :count]], dim=1)
+            if of_output:
+                image = context["prompt_features"].flatten(0, 1)[rows[part]]
+            else:
+                image = context["image_embedding"][rows[part] // used.shape[1]]
+                image = image + context["dense_prompt"]
+            result, _ = mixer(
+                point_embeddings=both[:, None],
+                image_embeddings=image,
+                image_positional_embeddings=context["position"],
+                attention_similarity=None,
+            )
+            mixed[part] = result[:, 0, : queries.shape[1]].to(mixed.dtype)
+    return mixed
+
+
+def _init_normal(module: nn.Module) -> None:
+    """As SCA starts: weights N(0, 0.02), biases 0; norms keep 1 and 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=0.02)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
