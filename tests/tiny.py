@@ -67,3 +67,24 @@ def training_record(height: int = 64, width: int = 96, seed: int = 0) -> dict:
         "instances": instances,
         "targets": PromptTargets(torch.tensor([1, 2]), torch.tensor([[0, 1], [2, -1]])),
     }
+
+
+def tiny_sam_cfg() -> CfgNode:
+    """SAM of a few thousand parameters for squares of 64 pixels."""
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.DECODER.NAME = "SamViT", "SamDecoder"
+    cfg.MODEL.PIXEL_DECODER.NAME = ""
+    sam, decoder = cfg.MODEL.SAM, cfg.MODEL.DECODER
+    sam.IMAGE_SIZE, sam.PATCH_SIZE = 64, 8
+    sam.EMBED_DIM, sam.DEPTH, sam.NUM_HEADS, sam.WINDOW_SIZE = 16, 2, 2, 3
+    sam.GLOBAL_ATTN_INDEXES = [1]
+    sam.MASK_IN_CHANNELS, sam.IOU_HEAD_DIM = 8, 16
+    decoder.HIDDEN_DIM, decoder.DIM_FEEDFORWARD = 32, 32
+    decoder.NUM_LAYERS, decoder.NUM_HEADS, decoder.NUM_TOKENS = 2, 4, 3
+    cfg.MODEL.CRITERION.NAME = "ManyToOneCriterion"
+    cfg.MODEL.CRITERION.NUM_POINTS = 64
+    photo = cfg.INPUT.PHOTO
+    photo.MIN_SIZE = photo.MAX_SIZE = 64
+    photo.INTERPOLATION = "bilinear"
+    return cfg

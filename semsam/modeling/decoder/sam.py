@@ -153,8 +153,7 @@ class SamDecoder(nn.Module):
         rows = [(kinds == kind).nonzero()[:, 0] for kind in kinds.unique().tolist() if kind >= 0]
         parts = [self._answer(features, prompts, row) for row in rows]
         if not parts:
-            rows = [kinds.new_zeros(0)]
-            parts = [self._answer(features, prompts, rows[0])]
+            rows, parts = [kinds.new_zeros(0)], [self._no_answer(features)]
         answer = _Answer(
             *(_scatter(part, rows, (batch, number)) for part in zip(*parts, strict=True))
         )
@@ -198,6 +197,14 @@ class SamDecoder(nn.Module):
         )
         tokens, image = tokens[:, 0], image[:, 0].transpose(1, 2).unflatten(2, (height, width))
         masks, scores = self._heads(tokens, tokens[:, len(outputs) - 1], image)
+        return _Answer(masks, scores, tokens, _all(tokens), sparse, _all(sparse), image)
+
+    def _no_answer(self, features: dict[str, Any]) -> _Answer:
+        """The answer to no prompt at all; transformers' attention cannot be asked for it."""
+        image = features["image_embedding"][:0]
+        sparse = image.new_zeros(0, 0, self.token_dim)
+        tokens = image.new_zeros(0, self.num_tokens + 2, self.token_dim)
+        masks, scores = self._heads(tokens, tokens[:, 0], image)
         return _Answer(masks, scores, tokens, _all(tokens), sparse, _all(sparse), image)
 
     def _embed(self, prompts: Prompts, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,156 @@
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from semsam.modeling import build_model
+from semsam.modeling.region_heads.caption import build_projection, caption_loss
+from semsam.modeling.text.language_model import CaptionTokenizer, load_language_model
+from tests.tiny import tiny_sam_cfg, training_record
+
+WORDS = ["<end>", "a", "red", "blue", "dog", "cat", "on", "grass", "<unknown>"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A language model and its tokenizer as transformers saves them."""
+    folder = tmp_path_factory.mktemp("language_model")
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(WORDS), n_positions=48, n_embd=32, n_layer=1, n_head=2, eos_token_id=0
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    words = {word: i for i, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unknown>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unknown>"
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+def caption_cfg(folder, **changes):
+    cfg = tiny_sam_cfg()
+    cfg.MODEL.CRITERION.NAME = ""
+    cfg.MODEL.REGION_HEADS.NAMES = ["CaptionHead"]
+    cfg.MODEL.CAPTION.LANGUAGE_MODEL = folder
+    cfg.MODEL.CAPTION.NUM_LAYERS = 1
+    for key, value in changes.items():
+        cfg.MODEL.CAPTION[key] = value
+    return cfg
+
+
+def record(captions, seed=0):
+    made = training_record(48, 64, seed)
+    made["instances"].gt_captions = captions
+    return made
+
+
+CAPTIONS = ["a dog", "a red cat on grass", "a blue dog on grass"]
+
+
+@pytest.mark.parametrize("tokens", ["mixer", "masks"])
+def test_what_is_trained_is_the_head_without_its_language_model(folder, tokens):
+    model = build_model(caption_cfg(folder, TOKENS=tokens)).train()
+    losses = model([record(CAPTIONS), record(CAPTIONS, seed=1)])
+    assert set(losses) == {"loss_caption"}
+    losses["loss_caption"].backward()
+    head = model.region_heads["CaptionHead"]
+    assert head.projection.weight.grad.abs().sum() > 0
+    assert head.task_tokens.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in head.language_model.parameters())
+
+
+def test_a_frozen_language_model_stays_in_evaluation_mode(folder):
+    frozen = build_model(caption_cfg(folder)).train().region_heads["CaptionHead"]
+    tuned = build_model(caption_cfg(folder, TRAIN_LANGUAGE_MODEL=True)).train()
+    assert not frozen.language_model.training
+    assert tuned.region_heads["CaptionHead"].language_model.training
+    assert all(p.requires_grad for p in tuned.region_heads["CaptionHead"].parameters())
+
+
+def test_the_loss_of_a_batch_is_that_of_its_tokens_not_of_its_images(folder):
+    model = build_model(caption_cfg(folder)).train()
+    head = model.region_heads["CaptionHead"]
+    records = [record(CAPTIONS), record(["a dog", "a dog", "a"], seed=1)]
+    together = model(records)["loss_caption"]
+    # Captions of the prompts (masks 1 and 2), the end token counts.
+    sizes = [6 + 6, 3 + 2]
+    alone = [model([r])["loss_caption"] for r in records]
+    expected = sum(size * loss for size, loss in zip(sizes, alone, strict=True)) / sum(sizes)
+    torch.testing.assert_close(together, expected)
+    assert head.tokenizer.encode(["a red cat on grass"])[1].sum() == 6
+
+
+def test_every_prompt_gets_a_sentence_and_a_score(folder):
+    model = build_model(caption_cfg(folder, MAX_LENGTH=7)).eval()
+    with torch.no_grad():
+        outputs = model([record(CAPTIONS), record(CAPTIONS, seed=1)])
+    for output in outputs:
+        instances = output["instances"]
+        assert len(instances.pred_captions) == 2
+        assert all(isinstance(c, str) for c in instances.pred_captions)
+        assert instances.caption_scores.shape == (2,) and (instances.caption_scores <= 0).all()
+
+
+def test_a_region_is_described_alike_alone_and_among_others(folder):
+    model = build_model(caption_cfg(folder, NUM_BEAMS=1)).eval()
+    head = model.region_heads["CaptionHead"]
+    prefix = torch.randn(5, 14, 32, generator=torch.Generator().manual_seed(0))
+    ids, scores = head.generate(prefix)
+    for i in range(len(prefix)):
+        alone, score = head.generate(prefix[i : i + 1])
+        assert head.tokenizer.decode(alone) == head.tokenizer.decode(ids[i : i + 1])
+        torch.testing.assert_close(score[0], scores[i])
+
+
+def test_greedy_scores_are_the_mean_log_probability_of_the_caption(folder):
+    head = build_model(caption_cfg(folder, MAX_LENGTH=6)).eval().region_heads["CaptionHead"]
+    prefix = torch.randn(1, 14, 32, generator=torch.Generator().manual_seed(3))
+    ids, scores = head.generate(prefix, num_beams=1)
+    with torch.no_grad():
+        logits = head.logits(prefix, ids, torch.ones_like(ids, dtype=torch.bool))
+    chosen = logits[:, :-1].log_softmax(-1).gather(2, ids[..., None])[..., 0]
+    torch.testing.assert_close(scores, chosen.mean(dim=1))
+
+
+def test_padding_adds_nothing_to_the_loss():
+    logits = torch.randn(2, 4, 5)
+    ids = torch.tensor([[1, 2, 0], [3, 0, 0]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    expected = torch.nn.functional.cross_entropy(
+        torch.cat([logits[0, :3], logits[1, :2]]), torch.tensor([1, 2, 0, 3, 0])
+    )
+    torch.testing.assert_close(caption_loss(logits, ids, mask, 0.0), expected)
+
+
+def test_a_long_caption_is_cut_and_still_ends(folder):
+    ids, mask = CaptionTokenizer(folder, max_length=5).encode(["a red cat on grass", "a"])
+    assert ids.tolist() == [[1, 2, 5, 0], [1, 0, 0, 0]]
+    assert mask.tolist() == [[True] * 4, [True, True, False, False]]
+
+
+def test_pooled_features_need_boxes(folder):
+    model = build_model(caption_cfg(folder, TOKENS="roi", ROI_SIZE=2)).eval()
+    with pytest.raises(ValueError, match="need a box"), torch.no_grad():
+        model([record(CAPTIONS)])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: load_language_model("/nowhere/at-all"), "language model '/nowhere/at-all'"),
+        (lambda: CaptionTokenizer("/nowhere/at-all").tokenizer, "tokenizer of '/nowhere/at-all'"),
+        (lambda: build_projection(4, 8, "cubic", ""), "'cubic'"),
+    ],
+)
+def test_what_is_wrong_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_unknown_tokens_and_tasks_are_named(folder):
+    with pytest.raises(ValueError, match="mixer, masks or roi, not 'cls'"):
+        build_model(caption_cfg(folder, TOKENS="cls"))
+    with pytest.raises(ValueError, match="recognition, caption, not 'poem'"):
+        build_model(caption_cfg(folder, TASK="poem"))
