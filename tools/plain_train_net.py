@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from semsam.checkpoint.checkpointer import Checkpointer
+from semsam.checkpoint.frozen import FrozenParts
 from semsam.config import CfgNode, load_cfg
 from semsam.data.build import build_train_loader
 from semsam.engine import (
@@ -47,13 +48,14 @@ def train(cfg: CfgNode, model: torch.nn.Module, resume: bool) -> None:
         parts={"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler},
         rank_parts={"storage": storage},
         keep=solver.KEEP_CHECKPOINTS,
+        frozen=FrozenParts.from_config(cfg),
     )
     state = resume_or_load(cfg, checkpointer, resume)
     if state is None:
         checkpointer.begin_run()
     start = state["iteration"] + 1 if state else 0
 
-    model = create_ddp_model(model)
+    model = create_ddp_model(model, cfg.SOLVER.FIND_UNUSED_PARAMETERS)
     model.train()
     batches = iter(build_train_loader(cfg, start * solver.IMS_PER_BATCH))
     writers = []

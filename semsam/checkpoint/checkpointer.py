@@ -6,6 +6,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,9 @@ from torch import nn
 from semsam.utils import comm
 from semsam.utils.env import rng_state, set_rng_state
 from semsam.utils.file_io import atomic_write
+
+from .frozen import FrozenParts
+from .loading import load_trained
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class Checkpointer:
         parts: the same on all ranks, saved once.
         rank_parts: different on each rank.
         keep: numbered checkpoints that are kept; 0 for all.
+        frozen: parts that files leave out; they are loaded from where they came from.
     """
 
     def __init__(
@@ -54,12 +59,14 @@ class Checkpointer:
         parts: Mapping[str, Stateful] | None = None,
         rank_parts: Mapping[str, Stateful] | None = None,
         keep: int = 0,
+        frozen: FrozenParts | None = None,
     ) -> None:
         self.model: nn.Module = getattr(model, "module", model)
         self.save_dir = Path(save_dir)
         self.parts = dict(parts or {})
         self.rank_parts = dict(rank_parts or {})
         self.keep = keep
+        self.frozen = frozen or FrozenParts()
 
     def begin_run(self) -> None:
         """Start anew in ``save_dir``: what an earlier run left there is not resumed any more."""
@@ -85,7 +92,13 @@ class Checkpointer:
         ranks = comm.gather(own)
         if comm.is_main_process():
             states = {key: part.state_dict() for key, part in self.parts.items()}
-            content = {"model": self.model.state_dict(), **states, "ranks": ranks, **extra}
+            model = self.model.state_dict()
+            content = {"model": model, **states, "ranks": ranks, **extra}
+            if self.frozen.prefixes:
+                if not self.frozen.sha256:
+                    self.frozen = replace(self.frozen, sha256=self.frozen.digest(self.model))
+                content["model"] = {k: v for k, v in model.items() if not self.frozen.holds(k)}
+                content["frozen"] = self.frozen.as_dict()
             path = self.save_dir / f"{name}.pth"
             with atomic_write(path, "wb") as file:
                 torch.save(content, file)
@@ -111,7 +124,11 @@ class Checkpointer:
             logger.info("no checkpoint in %s: starting from the beginning", self.save_dir)
             return None
         content = load_checkpoint(path)
-        self.model.load_state_dict(content.pop("model"))
+        if content.get("frozen"):
+            frozen = FrozenParts.from_dict(content.pop("frozen"))
+            load_trained(self.model, content.pop("model"), frozen, str(path))
+        else:
+            self.model.load_state_dict(content.pop("model"))
         for key, part in self.parts.items():
             if key not in content:
                 raise RuntimeError(

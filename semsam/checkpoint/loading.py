@@ -24,6 +24,7 @@ from .convert_sam import (
     is_transformers_sam,
 )
 from .convert_sca import convert_sca, is_sca
+from .frozen import FrozenParts
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +38,19 @@ _FAMILIES = [
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read the model's tensors of a checkpoint.
+    """The tensors of ``read_checkpoint``."""
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], FrozenParts | None]:
+    """Read the model's tensors of a checkpoint, and which parts of the model it leaves out.
 
     Args:
         path: ``.safetensors``, a torch file that holds a state dict or ``{"model": ...}``, or a
             folder that transformers saved, in one file or several; a local path or a url.
 
     Returns:
-        Key -> tensor on the CPU.
+        Key -> tensor on the CPU; None where the file leaves nothing out.
 
     Raises:
         FileNotFoundError: if there is no such file, or a part of a folder is missing.
@@ -52,8 +58,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     local = Path(PathManager.get_local_path(str(path)))
     if local.is_dir():
-        parts = [_read_file(file) for file in _files_of_folder(local)]
-        return {key: value for part in parts for key, value in part.items()}
+        parts = [_read_file(file)[0] for file in _files_of_folder(local)]
+        return {key: value for part in parts for key, value in part.items()}, None
     return _read_file(local)
 
 
@@ -69,12 +75,12 @@ def _files_of_folder(folder: Path) -> list[Path]:
     raise FileNotFoundError(f"no model.safetensors or pytorch_model.bin in '{folder}'")
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path) -> tuple[dict[str, Tensor], FrozenParts | None]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at '{path}'")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_file(path), None
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -83,21 +89,25 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"'{path}' is not a whole checkpoint file: {error}") from error
+    frozen = None
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        if content.get("frozen"):
+            frozen = FrozenParts.from_dict(content["frozen"])
         content = content["model"]
     if not isinstance(content, dict) or not content:
         raise ValueError(f"'{path}' holds no state dict")
     strangers = [key for key, value in content.items() if not isinstance(value, Tensor)]
     if strangers:
         raise ValueError(f"'{path}' holds no state dict: {strangers[:5]} are not tensors")
-    return content
+    return content, frozen
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a whole model: our own files, or officially released ones (Semantic-SAM, SAM).
 
     A region head of which the file knows nothing keeps its initialisation, and a warning says so:
-    that is how a new head starts from released weights.
+    that is how a new head starts from released weights. Parts that a file of ours leaves out are
+    loaded from where it says they came from, and their digest must be the one that it states.
 
     Args:
         model: filled in place.
@@ -107,7 +117,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if a key is left over, a parameter is not filled, or shapes differ; all listed.
     """
-    state_dict = read_state_dict(path)
+    state_dict, frozen = read_checkpoint(path)
+    if frozen is not None:
+        load_trained(model, state_dict, frozen, str(path))
+        return
     for is_of_family, convert in _FAMILIES:
         if is_of_family(state_dict):
             state_dict = convert(state_dict)
@@ -120,6 +133,22 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     allowed = tuple(f"region_heads.{name}." for name in new_heads)
     _load_strictly(model, state_dict, str(path), allowed_missing=allowed)
     logger.info("loaded %d tensors from '%s'", len(state_dict), path)
+
+
+def load_trained(
+    model: nn.Module, state_dict: dict[str, Tensor], frozen: FrozenParts, source: str
+) -> None:
+    """Load a model of which ``state_dict`` holds what was trained, and the rest is elsewhere.
+
+    Raises:
+        FileNotFoundError: if the frozen parts' file is missing.
+        ValueError: as for ``load_weights``, or if the frozen parts are not those of the training.
+    """
+    if frozen.weights:
+        load_weights(model, frozen.weights)
+    frozen.check(model, source)
+    _load_strictly(model, state_dict, source, allowed_missing=frozen.prefixes)
+    logger.info("loaded the %d trained tensors of '%s'", len(state_dict), source)
 
 
 def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:

@@ -35,6 +35,8 @@ def _model() -> CN:
     # RGB, 0..255.
     model.PIXEL_MEAN = [123.675, 116.28, 103.53]
     model.PIXEL_STD = [58.395, 57.12, 57.375]
+    # Modules that do not learn: "backbone", "decoder", "region_heads.CaptionHead.projection", ...
+    model.FREEZE = []
     # Trade compute for memory in backbone and pixel decoder during training.
     model.ACTIVATION_CHECKPOINTING = False
 
@@ -110,6 +112,11 @@ def _model() -> CN:
     criterion.IMPORTANCE_SAMPLE_RATIO = 0.75
     # What the IoU head learns: "dice" (of the sampled points, not detached, as released), or "iou".
     criterion.IOU_TARGET = "dice"
+    # Above 0 the focal loss stands for the cross-entropy of masks (SAM: 2).
+    criterion.FOCAL_GAMMA = 0.0
+    # Times that the prompts of an image are answered in a training step: from the second on with
+    # the best mask so far and, mostly, a click where it is wrong (SAM: 11).
+    model.PROMPT_ROUNDS = 1
     return model
 
 
@@ -190,9 +197,13 @@ def _solver() -> CN:
     solver.MAX_ITER = 368750
     solver.BASE_LR = 1.0e-4
     solver.BACKBONE_MULTIPLIER = 0.1
+    # [prefix of parameter names, factor on BASE_LR] pairs; the first that fits counts.
+    solver.LR_FACTORS = []
     solver.WEIGHT_DECAY = 0.05
     solver.WEIGHT_DECAY_NORM = 0.0
     solver.WEIGHT_DECAY_EMBED = 0.0
+    # Of biases; negative: as WEIGHT_DECAY.
+    solver.WEIGHT_DECAY_BIAS = -1.0
     # "WarmupMultiStepLR" or "WarmupCosineLR".
     solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
     solver.STEPS = (327778, 355092)
@@ -206,6 +217,10 @@ def _solver() -> CN:
     solver.CHECKPOINT_PERIOD = 5000
     # Checkpoints kept besides those at the end; 0 for all.
     solver.KEEP_CHECKPOINTS = 3
+    # For several processes, where a step may leave parameters unused (SAM: kinds of prompts).
+    solver.FIND_UNUSED_PARAMETERS = False
+    # Store what is frozen too; else a checkpoint names where it came from, with a digest.
+    solver.SAVE_FROZEN = False
     solver.LOG_PERIOD = 20
     return solver
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
 from semsam.checkpoint import load_backbone_weights, load_weights
 from semsam.checkpoint.checkpointer import Checkpointer, Stateful
+from semsam.checkpoint.frozen import FrozenParts
 from semsam.config import CfgNode
 from semsam.data.build import build_test_loader, build_train_loader
 from semsam.evaluation.build import build_evaluator
@@ -106,13 +107,20 @@ def resume_or_load(cfg: CfgNode, checkpointer: Checkpointer, resume: bool) -> di
     return state
 
 
-def create_ddp_model(model: nn.Module) -> nn.Module:
-    """Wrap a model so that ranks share gradients; with one process, the model itself."""
+def create_ddp_model(model: nn.Module, find_unused_parameters: bool = False) -> nn.Module:
+    """Wrap a model so that ranks share gradients; with one process, the model itself.
+
+    Args:
+        model: on its device.
+        find_unused_parameters: for models of which a step may leave some unused.
+    """
     if comm.get_world_size() == 1:
         return model
     device = next(model.parameters()).device
     device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids)
+    return DistributedDataParallel(
+        model, device_ids=device_ids, find_unused_parameters=find_unused_parameters
+    )
 
 
 class DefaultTrainer(SimpleTrainer):
@@ -136,7 +144,7 @@ class DefaultTrainer(SimpleTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         super().__init__(
-            create_ddp_model(model),
+            create_ddp_model(model, cfg.SOLVER.FIND_UNUSED_PARAMETERS),
             (),  # the loader is built by train(), at the sample where training starts
             optimizer,
             grad_accumulation=cfg.SOLVER.GRAD_ACCUMULATION,
@@ -158,6 +166,7 @@ class DefaultTrainer(SimpleTrainer):
             parts=parts,
             rank_parts={"storage": self.storage},
             keep=cfg.SOLVER.KEEP_CHECKPOINTS,
+            frozen=FrozenParts.from_config(cfg),
         )
         self._rank_states: list[dict[str, Any]] = []
 

@@ -111,6 +111,14 @@ class Prompts:
             raise ValueError(f"{self.num_prompts} prompts, but {len(boxes)} boxes")
         return replace(self, boxes=boxes[None], has_box=torch.ones_like(self.has_box))
 
+    def with_clicks(self, points: Tensor, labels: Tensor) -> Prompts:
+        """The same prompts, each with one click more: (B, N, 2) x, y and (B, N) labels."""
+        return replace(
+            self,
+            points=torch.cat([self.points, points[:, :, None].to(self.points)], dim=2),
+            labels=torch.cat([self.labels, labels[:, :, None].to(self.labels)], dim=2),
+        )
+
     def with_masks(self, masks: Tensor) -> Prompts:
         """The same prompts, each with a mask besides: (B, N, h, w) logits.
 
@@ -220,6 +228,7 @@ class PromptOutput:
         levels: which of the K masks answer a prompt that may mean several things, from level 1 (the
             whole) on; empty: all, in their order.
         single: which of them answers a prompt that means one; None: the one with the best score.
+        answering: (B, N, K) bool, which masks answer a prompt of its kind; None: all.
         context: image features as the decoder leaves them, for region heads.
         aux: outputs of earlier layers, first layer first; empty at inference.
     """
@@ -232,6 +241,7 @@ class PromptOutput:
     padded_size: tuple[int, int]
     levels: tuple[int, ...] = ()
     single: int | None = None
+    answering: Tensor | None = None
     context: dict[str, Any] = field(default_factory=dict)
     aux: list[PromptOutput] = field(default_factory=list)
 
@@ -262,5 +272,6 @@ class PromptOutput:
             tokens=self.tokens[:, :, order],
             levels=(),
             single=None,
+            answering=None if self.answering is None else self.answering[:, :, order],
             aux=[],
         )

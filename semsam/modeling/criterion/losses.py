@@ -31,6 +31,25 @@ def mask_bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
 
 
+def mask_focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: float = 0.25) -> Tensor:
+    """Focal loss (Lin et al. 2017) of masks at points.
+
+    Args:
+        logits: (R, P).
+        targets: (R, P) in [0, 1].
+        gamma: how much less a point counts that is right already.
+        alpha: weight of points inside the mask; those outside weigh ``1 - alpha``.
+
+    Returns:
+        (R,) mean over the points.
+    """
+    inside = logits.sigmoid()
+    wrong = inside * (1 - targets) + (1 - inside) * targets
+    weight = alpha * targets + (1 - alpha) * (1 - targets)
+    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (weight * wrong**gamma * bce).mean(-1)
+
+
 def mask_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """One minus the dice coefficient of masks at points, smoothed by one point.
 

@@ -11,7 +11,7 @@ from semsam.structures import Instances, PromptOutput, PromptTargets
 
 from .losses import Rand
 from .matcher import Pairs
-from .pair_losses import PairLosses, mask_losses, mean_over_ranks, named_layers, select_pairs
+from .pair_losses import PairLosses, mean_over_ranks, named_layers, select_pairs
 
 
 @CRITERION.register
@@ -19,7 +19,8 @@ class ManyToOneCriterion(nn.Module):
     """Compare a prompt's K masks with the one mask it was drawn from, and supervise the nearest.
 
     The nearest mask has the least sum of (unweighted) cross-entropy and dice loss; each decoder
-    layer chooses its own.
+    layer chooses its own. Where a decoder keeps some masks for prompts of another kind
+    (``PromptOutput.answering``), those do not compete.
 
     Args:
         losses: what a pair costs.
@@ -58,10 +59,35 @@ class ManyToOneCriterion(nn.Module):
         losses: dict[str, Tensor] = {}
         for suffix, layer in named_layers(output):
             points = self.losses.draw_points(layer, candidates)
-            pairs, points = _nearest(layer, instances, candidates, points)
+            pairs, points = self._nearest(layer, instances, candidates, points)
             terms = self.losses(layer, instances, pairs, points, normalizer)
             losses.update({name + suffix: loss for name, loss in terms.items()})
         return losses
+
+    @torch.no_grad()
+    def _nearest(
+        self,
+        output: PromptOutput,
+        instances: list[Instances],
+        candidates: list[Pairs],
+        points: Tensor,
+    ) -> tuple[list[Pairs], Tensor]:
+        """Keep the nearest of each prompt's K candidates, and its (P, 2) points."""
+        tokens = output.num_masks
+        logits = select_pairs(output.mask_logits, candidates)
+        terms = self.losses.mask_terms(logits, instances, candidates, points, output.padded_size)
+        distance = sum(terms).view(-1, tokens)
+        if output.answering is not None:
+            competing = select_pairs(output.answering, candidates).view(-1, tokens)
+            distance = distance.masked_fill(~competing, float("inf"))
+        best = distance.argmin(dim=1)
+        rows = torch.arange(len(best), device=best.device) * tokens + best
+        sizes = [len(p) // tokens for p in candidates]
+        pairs = [
+            Pairs(p.prompts[::tokens], chosen, p.targets[::tokens])
+            for p, chosen in zip(candidates, best.split(sizes), strict=True)
+        ]
+        return pairs, points[rows]
 
 
 def _all_masks(output: PromptOutput, targets: list[PromptTargets]) -> list[Pairs]:
@@ -79,22 +105,3 @@ def _all_masks(output: PromptOutput, targets: list[PromptTargets]) -> list[Pairs
             )
         )
     return candidates
-
-
-@torch.no_grad()
-def _nearest(
-    output: PromptOutput, instances: list[Instances], candidates: list[Pairs], points: Tensor
-) -> tuple[list[Pairs], Tensor]:
-    """Keep the nearest of each prompt's K candidates, and its (P, 2) points."""
-    tokens = output.num_masks
-    logits = select_pairs(output.mask_logits, candidates)
-    bce, dice = mask_losses(logits, instances, candidates, points, output.padded_size)
-    best = (bce + dice).view(-1, tokens).argmin(dim=1)
-    rows = torch.arange(len(best), device=best.device) * tokens + best
-    pairs = [
-        Pairs(p.prompts[::tokens], chosen, p.targets[::tokens])
-        for p, chosen in zip(
-            candidates, best.split([len(p) // tokens for p in candidates]), strict=True
-        )
-    ]
-    return pairs, points[rows]

@@ -15,6 +15,7 @@ from .losses import (
     generalized_box_iou,
     mask_bce_loss,
     mask_dice_loss,
+    mask_focal_loss,
     uncertain_points,
 )
 from .matcher import Pairs, relative_boxes
@@ -38,6 +39,8 @@ class PairLosses:
             the sampled points, through which the gradient also reaches the mask (as the released
             models were trained). ``"iou"``: the IoU of the thresholded mask over the whole frame,
             detached, measured at the resolution of the logits.
+        focal_gamma: 0 for cross-entropy; else the focal loss takes its place and its weight, and is
+            called ``loss_mask_focal`` (SAM: 2).
         rand: source of uniform draws, called as ``torch.rand``.
 
     Raises:
@@ -56,6 +59,7 @@ class PairLosses:
         oversample_ratio: float = 3.0,
         importance_sample_ratio: float = 0.75,
         iou_target: str = "dice",
+        focal_gamma: float = 0.0,
         rand: Rand = torch.rand,
     ) -> None:
         if iou_target not in IOU_TARGETS:
@@ -76,6 +80,7 @@ class PairLosses:
         self.oversample_ratio = oversample_ratio
         self.importance_sample_ratio = importance_sample_ratio
         self.iou_target = iou_target
+        self.focal_gamma = focal_gamma
         self.rand = rand
 
     @classmethod
@@ -92,6 +97,7 @@ class PairLosses:
             "oversample_ratio": node.OVERSAMPLE_RATIO,
             "importance_sample_ratio": node.IMPORTANCE_SAMPLE_RATIO,
             "iou_target": node.IOU_TARGET,
+            "focal_gamma": node.FOCAL_GAMMA,
         }
 
     @torch.no_grad()
@@ -131,13 +137,13 @@ class PairLosses:
         """
         logits = select_pairs(output.mask_logits, pairs)
         scores = select_pairs(output.scores, pairs).float()
-        bce, dice = mask_losses(logits, instances, pairs, points, output.padded_size)
+        bce, dice = self.mask_terms(logits, instances, pairs, points, output.padded_size)
         if self.iou_target == "dice":
             quality = 1 - dice
         else:
             quality = mask_iou(logits, instances, pairs, output.padded_size)
         losses = {
-            "loss_mask_bce": self.bce_weight * bce,
+            "loss_mask_focal" if self.focal_gamma else "loss_mask_bce": self.bce_weight * bce,
             "loss_mask_dice": self.dice_weight * dice,
             "loss_iou": self.iou_weight * (scores - quality).square(),
         }
@@ -156,37 +162,41 @@ class PairLosses:
             losses["loss_giou"] = self.giou_weight * (1 - giou)
         return {name: loss.sum() / normalizer for name, loss in losses.items()}
 
+    def mask_terms(
+        self,
+        logits: Tensor,
+        instances: list[Instances],
+        pairs: list[Pairs],
+        points: Tensor,
+        frame_size: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy (or focal loss) and dice loss of paired masks at points, without weights.
 
-def mask_losses(
-    logits: Tensor,
-    instances: list[Instances],
-    pairs: list[Pairs],
-    points: Tensor,
-    frame_size: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and dice loss of paired masks at points.
+        Args:
+            logits: (R, h, w) over the padded frame, images in order.
+            instances: ground truth of each image.
+            pairs: of each image, R together.
+            points: (R, P, 2) x, y in [0, 1] of the padded frame.
+            frame_size: (H, W) of the padded frame in pixels.
 
-    Args:
-        logits: (R, h, w) over the padded frame, images in order.
-        instances: ground truth of each image.
-        pairs: of each image, R together.
-        points: (R, P, 2) x, y in [0, 1] of the padded frame.
-        frame_size: (H, W) of the padded frame in pixels.
-
-    Returns:
-        (R,) each.
-    """
-    predicted = point_sample(logits[:, None], points)[:, 0]
-    of_images = points.split([len(p) for p in pairs])
-    truth = torch.cat(
-        [
-            sample_masks(inst.gt_masks, p.targets, at, frame_size)
-            for inst, p, at in zip(instances, pairs, of_images, strict=True)
-            if len(p)
-        ]
-        or [predicted.detach()]
-    )
-    return mask_bce_loss(predicted, truth), mask_dice_loss(predicted, truth)
+        Returns:
+            (R,) each.
+        """
+        predicted = point_sample(logits[:, None], points)[:, 0]
+        of_images = points.split([len(p) for p in pairs])
+        truth = torch.cat(
+            [
+                sample_masks(inst.gt_masks, p.targets, at, frame_size)
+                for inst, p, at in zip(instances, pairs, of_images, strict=True)
+                if len(p)
+            ]
+            or [predicted.detach()]
+        )
+        if self.focal_gamma:
+            entropy = mask_focal_loss(predicted, truth, self.focal_gamma)
+        else:
+            entropy = mask_bce_loss(predicted, truth)
+        return entropy, mask_dice_loss(predicted, truth)
 
 
 @torch.no_grad()
@@ -211,7 +221,7 @@ def mask_iou(
     predicted = logits > 0
     truth = torch.cat(
         [
-            _shrink(inst.gt_masks, frame_size, size)[p.targets] if len(p) else predicted[:0]
+            shrink_masks(inst.gt_masks, frame_size, size)[p.targets] if len(p) else predicted[:0]
             for inst, p in zip(instances, pairs, strict=True)
         ]
     )
@@ -220,7 +230,7 @@ def mask_iou(
     return overlap / union.clamp(min=1)
 
 
-def _shrink(masks: Tensor, frame_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def shrink_masks(masks: Tensor, frame_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Read (M, h, w) masks at the centres of the cells of a coarser grid over the frame."""
     small = masks.new_zeros(len(masks), *size)
     rows, columns = (

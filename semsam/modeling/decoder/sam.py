@@ -157,6 +157,9 @@ class SamDecoder(nn.Module):
         answer = _Answer(
             *(_scatter(part, rows, (batch, number)) for part in zip(*parts, strict=True))
         )
+        several = (counts == 1) & ~prompts.has_box & ~prompts.has_mask
+        answering = several[..., None].expand(-1, -1, self.num_tokens + 1).clone()
+        answering[..., 0] = ~several
         return PromptOutput(
             mask_logits=answer.masks,
             scores=answer.scores,
@@ -166,6 +169,7 @@ class SamDecoder(nn.Module):
             padded_size=features["padded_size"],
             levels=tuple(range(1, self.num_tokens + 1)),
             single=0,
+            answering=answering,
             context={
                 **features,
                 "prompts": prompts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
@@ -17,6 +18,7 @@ from semsam.modeling.build import (
     PIXEL_DECODER,
     REGION_HEAD,
 )
+from semsam.modeling.interaction import clicks_of_rounds, correct
 from semsam.modeling.postprocessing import upsample_masks_binary
 from semsam.structures import (
     ImageList,
@@ -40,8 +42,12 @@ class PromptableSegmentor(nn.Module):
         decoder: features and prompts -> ``PromptOutput``.
         region_heads: further predictions for each prompt, by name.
         criterion: the masks' losses; None where only region heads learn, or nothing does.
+        prompt_rounds: times that prompts are answered in a training step, each corrected by the
+            answer before; losses are their mean.
         pixel_mean: of RGB, 0..255.
         pixel_std: of RGB, 0..255.
+        freeze: names of modules that do not learn ("backbone", "decoder", ...); they stay in
+            evaluation mode.
         photo_format: how a predictor hands over a photo; the default if None.
     """
 
@@ -59,6 +65,8 @@ class PromptableSegmentor(nn.Module):
         criterion: nn.Module | None,
         pixel_mean: list[float],
         pixel_std: list[float],
+        prompt_rounds: int = 1,
+        freeze: Sequence[str] = (),
         photo_format: PhotoFormat | None = None,
     ) -> None:
         super().__init__()
@@ -67,6 +75,10 @@ class PromptableSegmentor(nn.Module):
         self.decoder = decoder
         self.region_heads = nn.ModuleDict(region_heads)
         self.criterion = criterion
+        self.prompt_rounds = prompt_rounds
+        self.frozen = tuple(self._submodule(name) for name in freeze)
+        for module in self.frozen:
+            module.requires_grad_(False)
         self.photo_format = photo_format or PhotoFormat()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
@@ -92,6 +104,8 @@ class PromptableSegmentor(nn.Module):
             "criterion": criterion,
             "pixel_mean": model.PIXEL_MEAN,
             "pixel_std": model.PIXEL_STD,
+            "prompt_rounds": model.PROMPT_ROUNDS,
+            "freeze": model.FREEZE,
             "photo_format": PhotoFormat(
                 min_size=photo.MIN_SIZE,
                 max_size=photo.MAX_SIZE or None,
@@ -99,6 +113,20 @@ class PromptableSegmentor(nn.Module):
                 click_ratio=photo.CLICK_RATIO,
             ),
         }
+
+    def _submodule(self, name: str) -> nn.Module:
+        try:
+            return self.get_submodule(name)
+        except AttributeError as error:
+            parts = ", ".join(n for n, _ in self.named_children())
+            raise ValueError(f"cannot freeze '{name}': {error}; parts are {parts}") from error
+
+    def train(self, mode: bool = True) -> PromptableSegmentor:
+        """Training mode for what learns; frozen modules stay in evaluation mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -132,9 +160,10 @@ class PromptableSegmentor(nn.Module):
                 )
         images = self.preprocess(batched_inputs)
         prompts = Prompts.collate([x["prompts"] for x in batched_inputs]).to(self.device)
-        output = self.decode(self.encode_image(images), prompts)
+        features = self.encode_image(images)
+        output = self.decode(features, prompts)
         if self.training:
-            return self._losses(output, batched_inputs)
+            return self._losses(features, prompts, output, batched_inputs)
         answers = output.select_masks(output.level_order)
         more: dict[str, Any] = {}
         for head in self.region_heads.values():
@@ -170,16 +199,28 @@ class PromptableSegmentor(nn.Module):
         return self.decoder(features, prompts)
 
     def _losses(
-        self, output: PromptOutput, batched_inputs: list[dict[str, Any]]
+        self,
+        features: dict[str, Any],
+        prompts: Prompts,
+        output: PromptOutput,
+        batched_inputs: list[dict[str, Any]],
     ) -> dict[str, Tensor]:
         if self.criterion is None and not self.region_heads:
             raise RuntimeError("this model has no criterion; name one in MODEL.CRITERION.NAME")
         instances: list[Instances] = [x["instances"].to(self.device) for x in batched_inputs]
         targets: list[PromptTargets] = [x["targets"].to(self.device) for x in batched_inputs]
-        losses = self.criterion(output, instances, targets) if self.criterion is not None else {}
+        losses: dict[str, Tensor] = {}
         for head in self.region_heads.values():
             losses.update(head.losses(output, instances, targets))
-        return losses
+        if self.criterion is None:
+            return losses
+        rounds = [self.criterion(output, instances, targets)]
+        for click in clicks_of_rounds(self.prompt_rounds):
+            prompts = correct(output, prompts, instances, targets, click)
+            output = self.decode(features, prompts)
+            rounds.append(self.criterion(output, instances, targets))
+        means = {k: torch.stack([r[k] for r in rounds]).mean() for k in rounds[0]}
+        return {**means, **losses}
 
     def _instances(
         self,

@@ -93,7 +93,8 @@ def test_training_gives_finite_losses_and_a_gradient_to_the_image_encoder():
     assert set(losses) == {"loss_mask_bce", "loss_mask_dice", "loss_iou"}
     sum(losses.values()).backward()
     gradient = model.backbone.net.patch_embed.projection.weight.grad
-    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().sum() > 0
 
 
 def test_an_image_larger_than_the_encoder_takes_is_refused(model):

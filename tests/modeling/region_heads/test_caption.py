@@ -90,7 +90,8 @@ def test_every_prompt_gets_a_sentence_and_a_score(folder):
         instances = output["instances"]
         assert len(instances.pred_captions) == 2
         assert all(isinstance(c, str) for c in instances.pred_captions)
-        assert instances.caption_scores.shape == (2,) and (instances.caption_scores <= 0).all()
+        assert instances.caption_scores.shape == (2,)
+        assert (instances.caption_scores <= 0).all()
 
 
 def test_a_region_is_described_alike_alone_and_among_others(folder):
