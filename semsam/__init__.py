@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from semsam import model_zoo
     from semsam.config import get_cfg, load_cfg
-    from semsam.inference import AutomaticMaskGenerator, SemSamPredictor
+    from semsam.inference import AutomaticMaskGenerator, RegionCaptioner, SemSamPredictor
     from semsam.modeling import build_model
     from semsam.utils.visualizer import Visualizer
 
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AutomaticMaskGenerator": "semsam.inference",
+    "RegionCaptioner": "semsam.inference",
     "SemSamPredictor": "semsam.inference",
     "Visualizer": "semsam.utils.visualizer",
     "build_model": "semsam.modeling",
@@ -28,6 +29,7 @@ _HOME = {
 
 __all__ = [
     "AutomaticMaskGenerator",
+    "RegionCaptioner",
     "SemSamPredictor",
     "Visualizer",
     "build_model",

@@ -88,3 +88,37 @@ def tiny_sam_cfg() -> CfgNode:
     photo.MIN_SIZE = photo.MAX_SIZE = 64
     photo.INTERPOLATION = "bilinear"
     return cfg
+
+
+WORDS = ["<end>", "a", "red", "blue", "dog", "cat", "on", "grass", "<unknown>"]
+
+
+def write_language_model(folder) -> str:
+    """A GPT-2 of a few thousand random weights and a tokenizer of WORDS, as transformers saves."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(WORDS), n_positions=48, n_embd=32, n_layer=1, n_head=2, eos_token_id=0
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    words = {word: i for i, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unknown>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unknown>"
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+def tiny_caption_cfg(language_model: str, **caption) -> CfgNode:
+    """The tiny SAM with a caption head of one layer on a language model of a folder."""
+    cfg = tiny_sam_cfg()
+    cfg.MODEL.CRITERION.NAME = ""
+    cfg.MODEL.REGION_HEADS.NAMES = ["CaptionHead"]
+    cfg.MODEL.CAPTION.LANGUAGE_MODEL = language_model
+    cfg.MODEL.CAPTION.NUM_LAYERS = 1
+    for key, value in caption.items():
+        cfg.MODEL.CAPTION[key] = value
+    return cfg

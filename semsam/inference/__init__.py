@@ -1,6 +1,7 @@
-"""Using a trained model: clicks and boxes on an image, and masks of everything in it."""
+"""Using a trained model: clicks and boxes on an image, masks of everything in it, captions."""
 
 from .automatic import AutomaticMaskGenerator
+from .captioner import RegionCaptioner
 from .predictor import SemSamPredictor
 
-__all__ = ["AutomaticMaskGenerator", "SemSamPredictor"]
+__all__ = ["AutomaticMaskGenerator", "RegionCaptioner", "SemSamPredictor"]

@@ -105,7 +105,8 @@ class AutomaticMaskGenerator:
     """Finds the masks of an image without a prompt.
 
     Args:
-        model: a clickable model, as ``SemSamPredictor`` takes it.
+        model: a clickable model, as ``SemSamPredictor`` takes it, or a predictor of one, which
+            keeps the features of the last crop (the image, where there are no crops).
         points_per_side: clicks on a square grid of this many a side.
         points_per_batch: clicks decoded at once; bounds memory, does not change results.
         pred_iou_thresh: a mask's predicted IoU must exceed this; None to keep all.
@@ -120,7 +121,7 @@ class AutomaticMaskGenerator:
         output_mode: ``"binary_mask"``, ``"uncompressed_rle"`` or ``"coco_rle"``.
         levels: granularities to keep, 1 (whole) to K (part); all if None.
         min_size: the shorter side of an image is resized to this before it enters the model; None
-            for the model's own format.
+            for the model's own format, or the predictor's.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -128,7 +129,7 @@ class AutomaticMaskGenerator:
 
     def __init__(
         self,
-        model: ClickableModel,
+        model: ClickableModel | SemSamPredictor,
         points_per_side: int = 32,
         points_per_batch: int = 64,
         pred_iou_thresh: float | None = 0.88,
@@ -155,7 +156,10 @@ class AutomaticMaskGenerator:
             raise ValueError(f"crop_n_layers is 0 or more, got {crop_n_layers}")
         if levels is not None and not levels:
             raise ValueError("levels must name at least one level; None keeps all")
-        self.predictor = SemSamPredictor(model, min_size=min_size)
+        if isinstance(model, SemSamPredictor):
+            self.predictor = model
+        else:
+            self.predictor = SemSamPredictor(model, min_size=min_size)
         self.points_per_batch = points_per_batch
         self.pred_iou_thresh = pred_iou_thresh
         self.stability_score_thresh = stability_score_thresh
@@ -221,7 +225,6 @@ class AutomaticMaskGenerator:
         found: list[_Candidate] = []
         for start in range(0, len(grid), self.points_per_batch):
             found += self._search_points(grid[start : start + self.points_per_batch], crop)
-        self.predictor.reset_image()
         scores = [c.score for c in found]
         return _suppress(found, _boxes(found), scores, self.box_nms_thresh)
 

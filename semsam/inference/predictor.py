@@ -141,6 +141,7 @@ class SemSamPredictor:
         box: ArrayLike | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        mask_input: ArrayLike | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Masks for one prompt.
 
@@ -148,8 +149,10 @@ class SemSamPredictor:
             point_coords: (P, 2), or (2,) for one click: x, y in pixels of the image.
             point_labels: (P,) 1 foreground, 0 background; all foreground if None.
             box: (4,) x0, y0, x1, y1 in pixels of the image.
-            multimask_output: all K masks; else the one with the best score.
+            multimask_output: all K masks; else the one that the decoder keeps for prompts with one
+                meaning, or the one with the best score.
             return_logits: real-valued masks instead of bool.
+            mask_input: (h, w), one of an earlier call's ``low_res``, to be refined (SAM).
 
         Returns:
             masks: (K, H, W) bool in the image's frame, from level 1 (whole) to K (part), or (1, H,
@@ -160,7 +163,8 @@ class SemSamPredictor:
         Raises:
             RuntimeError: if no image is set.
             ValueError: if the prompt is missing, misshapen, outside the image, or of a kind that
-                the decoder does not know (Mask-DINO: several or background points).
+                the decoder does not know (Mask-DINO: several or background points, a point and a
+                box, a mask).
         """
         if point_coords is not None:
             point_coords = np.asarray(point_coords, dtype=np.float32)[None]
@@ -172,6 +176,7 @@ class SemSamPredictor:
             None if box is None else np.asarray(box, dtype=np.float32)[None],
             multimask_output,
             return_logits,
+            None if mask_input is None else np.asarray(mask_input, dtype=np.float32)[None],
         )
         return tuple(x[0].cpu().numpy() for x in (masks, scores, low_res))  # type: ignore[return-value]
 
@@ -182,6 +187,7 @@ class SemSamPredictor:
         boxes: ArrayLike | Tensor | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        mask_input: ArrayLike | Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Masks for N prompts at once; a prompt's result does not depend on the others.
 
@@ -191,6 +197,7 @@ class SemSamPredictor:
             boxes: (N, 4) XYXY pixels of the image.
             multimask_output: as in ``predict``.
             return_logits: as in ``predict``.
+            mask_input: (N, h, w), as in ``predict``.
 
         Returns:
             ``masks`` (N, K, H, W), ``scores`` (N, K), ``low_res`` (N, K, h, w) on the model's
@@ -200,7 +207,7 @@ class SemSamPredictor:
             RuntimeError: if no image is set.
             ValueError: as in ``predict``.
         """
-        output = self.decode(self._prompts(point_coords, point_labels, boxes))
+        output = self.decode(self.prompts(point_coords, point_labels, boxes, mask_input))
         single = None if multimask_output else output.single
         output = output.select_masks(output.level_order if single is None else [single])
         scores, low_res = output.scores[0], output.mask_logits[0]
@@ -279,31 +286,52 @@ class SemSamPredictor:
             raise RuntimeError("no image is set: call set_image(image) before predicting")
         return self._features
 
-    def _prompts(
+    def prompts(
         self,
-        points: ArrayLike | Tensor | None,
-        labels: ArrayLike | Tensor | None,
-        boxes: ArrayLike | Tensor | None,
+        points: ArrayLike | Tensor | None = None,
+        labels: ArrayLike | Tensor | None = None,
+        boxes: ArrayLike | Tensor | None = None,
+        masks: ArrayLike | Tensor | None = None,
     ) -> Prompts:
-        """Prompts in the model's frame from prompts in the image's."""
+        """Prompts in the model's frame from N prompts in the image's.
+
+        Args:
+            points: (N, 2) or (N, P, 2) x, y in pixels of the image.
+            labels: (N,) or (N, P); all foreground if None.
+            boxes: (N, 4) XYXY pixels of the image.
+            masks: (N, h, w) logits as ``predict_batch`` gives them.
+
+        Raises:
+            RuntimeError: if no image is set.
+            ValueError: if there is neither a point nor a box, or a shape or place is wrong.
+        """
+        if points is None and boxes is None:
+            raise ValueError("a prompt is points, a box, or both: give at least one of them")
+        made = None
+        if points is not None:
+            extent = self.photo_format.click_extent(self.input_size)
+            coords = self._to_input(points, 2, "points are x, y")
+            made = Prompts.from_points(coords, labels, extent)  # type: ignore[arg-type]
+        if boxes is not None:
+            corners = self._to_input(boxes, 4, "boxes are x0, y0, x1, y1")
+            made = Prompts.from_boxes(corners) if made is None else made.with_boxes(corners)
+        assert made is not None
+        if masks is not None:
+            made = made.with_masks(torch.as_tensor(masks, dtype=torch.float32)[None])
+        return made
+
+    def _to_input(self, values: ArrayLike | Tensor, size: int, what: str) -> Tensor:
+        """(..., size) x, y pairs in pixels of the image -> in pixels of the model's input."""
         (height, width), (input_h, input_w) = self.image_size, self.input_size
-        if (points is None) == (boxes is None):
-            raise ValueError("a prompt is either points or a box: give one of the two")
-        coords = torch.as_tensor(points if boxes is None else boxes, dtype=torch.float32)
-        if coords.shape[-1] not in (2, 4) or coords.dim() < 2:
-            raise ValueError(
-                f"points are x, y and boxes x0, y0, x1, y1; got shape {tuple(coords.shape)}"
-            )
-        limit = coords.new_tensor([width, height] * (coords.shape[-1] // 2))
+        coords = torch.as_tensor(values, dtype=torch.float32)
+        if coords.shape[-1:] != (size,) or coords.dim() < 2:
+            raise ValueError(f"{what}; got shape {tuple(coords.shape)}")
+        limit = coords.new_tensor([width, height] * (size // 2))
         if not bool(((coords >= 0) & (coords <= limit)).all()):
             raise ValueError(
                 f"prompt {coords.tolist()} lies outside the image of {width} x {height} pixels"
             )
-        coords = coords * (coords.new_tensor([input_w, input_h] * (len(limit) // 2)) / limit)
-        if boxes is not None:
-            return Prompts.from_boxes(coords)
-        extent = self.photo_format.click_extent(self.input_size)
-        return Prompts.from_points(coords, labels, extent)  # type: ignore[arg-type]
+        return coords * (coords.new_tensor([input_w, input_h] * (size // 2)) / limit)
 
 
 def check_image(image: np.ndarray) -> None:

@@ -173,6 +173,10 @@ class Prompts:
         """Select images by slice."""
         return Prompts(*(getattr(self, f.name)[item] for f in fields(self)))
 
+    def select(self, item: slice) -> Prompts:
+        """Select prompts of every image by slice."""
+        return Prompts(*(getattr(self, f.name)[:, item] for f in fields(self)))
+
     def to(self, device: torch.device | str) -> Prompts:
         """The same prompts on a device."""
         return Prompts(*(getattr(self, f.name).to(device) for f in fields(self)))

@@ -33,6 +33,17 @@ def test_rate_and_decay_follow_place_and_kind():
     }
 
 
+def test_rates_by_name_and_the_decay_of_biases_can_be_set():
+    cfg = get_cfg()
+    cfg.SOLVER.LR_FACTORS = [["decoder.embed.", 0.5], ["decoder.", 2.0]]
+    cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.0
+    settings = parameter_settings(cfg, Small())
+    assert settings["decoder.embed.weight"] == (5e-5, 0.0)
+    assert settings["decoder.norm.weight"] == (2e-4, 0.0)
+    assert settings["backbone.proj.weight"] == (1e-5, 0.05)
+    assert settings["backbone.proj.bias"] == (1e-5, 0.0)
+
+
 def test_parameters_of_equal_settings_share_a_group():
     model = Small()
     optimizer = build_optimizer(get_cfg(), model)

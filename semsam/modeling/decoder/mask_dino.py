@@ -185,12 +185,13 @@ class MaskDINODecoder(nn.Module):
         """(B, N, 4) cx, cy, w, h in [0, 1] of the padded frame, and (B, N) types."""
         clicks = prompts.labels == 1
         asks = clicks.sum(-1) + prompts.has_box
-        wrong = prompts.valid & ((asks != 1) | (prompts.labels == 0).any(-1))
+        wrong = (asks != 1) | (prompts.labels == 0).any(-1) | prompts.has_mask
+        wrong = wrong & prompts.valid
         if bool(wrong.any()):
             image, prompt = wrong.nonzero()[0].tolist()
             raise ValueError(
                 f"prompt {prompt} of image {image} must be one foreground click or one box: "
-                "the Mask-DINO decoder knows neither several points nor background points"
+                "the Mask-DINO decoder knows no several points, background points or masks"
             )
         # The only foreground point, wherever it stands among the unused ones.
         point = (prompts.points * clicks[..., None]).sum(-2)

@@ -143,15 +143,31 @@ class CaptionHead(nn.Module):
             ``pred_captions``: B lists of N str, empty for prompts that are not valid.
             ``caption_scores``: (B, N) mean log-probability of the caption's tokens.
         """
+        sentences, scores = self.describe(output)
+        table = scores.new_zeros(output.valid.shape)
+        table[output.valid] = scores
+        words = iter(sentences)
+        captions = [[next(words) if v else "" for v in row] for row in output.valid.tolist()]
+        return {"pred_captions": captions, "caption_scores": table}
+
+    def describe(
+        self, output: PromptOutput, task: str | None = None, num_beams: int | None = None
+    ) -> tuple[list[str], Tensor]:
+        """Captions of the R valid prompts, images in order, generated in one batch.
+
+        Args:
+            output: of the decoder.
+            task: other than the head's own.
+            num_beams: other than the head's own.
+
+        Returns:
+            R sentences, and (R,) the mean log-probability of their tokens.
+        """
         tokens = self.region_tokens(output)
         regions, heads = tokens.shape[:2]
-        ids, scores = self.generate(self.prefix(tokens, [self.task] * regions))
+        ids, scores = self.generate(self.prefix(tokens, [task or self.task] * regions), num_beams)
         chosen = self._heads_shown(output, heads) + heads * torch.arange(regions, device=ids.device)
-        sentences = iter(self.tokenizer.decode(ids[chosen]))
-        table = scores.new_zeros(output.valid.shape)
-        table[output.valid] = scores[chosen]
-        captions = [[next(sentences) if v else "" for v in row] for row in output.valid.tolist()]
-        return {"pred_captions": captions, "caption_scores": table}
+        return self.tokenizer.decode(ids[chosen]), scores[chosen]
 
     def _heads_shown(self, output: PromptOutput, heads: int) -> Tensor:
         """(R,) which of the H captions is shown: that of the best mask, where each has its own."""

@@ -100,3 +100,11 @@ def test_training_gives_finite_losses_and_a_gradient_to_the_image_encoder():
 def test_an_image_larger_than_the_encoder_takes_is_refused(model):
     with pytest.raises(ValueError, match="larger than 64"):
         model.preprocess([{"image": torch.zeros(3, 48, 80, dtype=torch.uint8)}])
+
+
+def test_a_mask_of_an_earlier_answer_can_be_asked_again(model):
+    predictor = SemSamPredictor(model)
+    predictor.set_image(torch.randint(0, 256, (48, 80, 3)).to(torch.uint8).numpy())
+    _, first, low_res = predictor.predict(point_coords=[20, 16])
+    _, second, _ = predictor.predict(point_coords=[20, 16], mask_input=low_res[0])
+    assert abs(first - second).max() > 1e-5

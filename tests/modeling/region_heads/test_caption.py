@@ -1,43 +1,15 @@
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from semsam.modeling import build_model
 from semsam.modeling.region_heads.caption import build_projection, caption_loss
 from semsam.modeling.text.language_model import CaptionTokenizer, load_language_model
-from tests.tiny import tiny_sam_cfg, training_record
-
-WORDS = ["<end>", "a", "red", "blue", "dog", "cat", "on", "grass", "<unknown>"]
+from tests.tiny import tiny_caption_cfg, training_record, write_language_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A language model and its tokenizer as transformers saves them."""
-    folder = tmp_path_factory.mktemp("language_model")
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(WORDS), n_positions=48, n_embd=32, n_layer=1, n_head=2, eos_token_id=0
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    words = {word: i for i, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unknown>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unknown>"
-    ).save_pretrained(folder)
-    return str(folder)
-
-
-def caption_cfg(folder, **changes):
-    cfg = tiny_sam_cfg()
-    cfg.MODEL.CRITERION.NAME = ""
-    cfg.MODEL.REGION_HEADS.NAMES = ["CaptionHead"]
-    cfg.MODEL.CAPTION.LANGUAGE_MODEL = folder
-    cfg.MODEL.CAPTION.NUM_LAYERS = 1
-    for key, value in changes.items():
-        cfg.MODEL.CAPTION[key] = value
-    return cfg
+    return write_language_model(tmp_path_factory.mktemp("language_model"))
 
 
 def record(captions, seed=0):
@@ -51,7 +23,7 @@ CAPTIONS = ["a dog", "a red cat on grass", "a blue dog on grass"]
 
 @pytest.mark.parametrize("tokens", ["mixer", "masks"])
 def test_what_is_trained_is_the_head_without_its_language_model(folder, tokens):
-    model = build_model(caption_cfg(folder, TOKENS=tokens)).train()
+    model = build_model(tiny_caption_cfg(folder, TOKENS=tokens)).train()
     losses = model([record(CAPTIONS), record(CAPTIONS, seed=1)])
     assert set(losses) == {"loss_caption"}
     losses["loss_caption"].backward()
@@ -62,15 +34,15 @@ def test_what_is_trained_is_the_head_without_its_language_model(folder, tokens):
 
 
 def test_a_frozen_language_model_stays_in_evaluation_mode(folder):
-    frozen = build_model(caption_cfg(folder)).train().region_heads["CaptionHead"]
-    tuned = build_model(caption_cfg(folder, TRAIN_LANGUAGE_MODEL=True)).train()
+    frozen = build_model(tiny_caption_cfg(folder)).train().region_heads["CaptionHead"]
+    tuned = build_model(tiny_caption_cfg(folder, TRAIN_LANGUAGE_MODEL=True)).train()
     assert not frozen.language_model.training
     assert tuned.region_heads["CaptionHead"].language_model.training
     assert all(p.requires_grad for p in tuned.region_heads["CaptionHead"].parameters())
 
 
 def test_the_loss_of_a_batch_is_that_of_its_tokens_not_of_its_images(folder):
-    model = build_model(caption_cfg(folder)).train()
+    model = build_model(tiny_caption_cfg(folder)).train()
     head = model.region_heads["CaptionHead"]
     records = [record(CAPTIONS), record(["a dog", "a dog", "a"], seed=1)]
     together = model(records)["loss_caption"]
@@ -83,7 +55,7 @@ def test_the_loss_of_a_batch_is_that_of_its_tokens_not_of_its_images(folder):
 
 
 def test_every_prompt_gets_a_sentence_and_a_score(folder):
-    model = build_model(caption_cfg(folder, MAX_LENGTH=7)).eval()
+    model = build_model(tiny_caption_cfg(folder, MAX_LENGTH=7)).eval()
     with torch.no_grad():
         outputs = model([record(CAPTIONS), record(CAPTIONS, seed=1)])
     for output in outputs:
@@ -95,7 +67,7 @@ def test_every_prompt_gets_a_sentence_and_a_score(folder):
 
 
 def test_a_region_is_described_alike_alone_and_among_others(folder):
-    model = build_model(caption_cfg(folder, NUM_BEAMS=1)).eval()
+    model = build_model(tiny_caption_cfg(folder, NUM_BEAMS=1)).eval()
     head = model.region_heads["CaptionHead"]
     prefix = torch.randn(5, 14, 32, generator=torch.Generator().manual_seed(0))
     ids, scores = head.generate(prefix)
@@ -106,7 +78,7 @@ def test_a_region_is_described_alike_alone_and_among_others(folder):
 
 
 def test_greedy_scores_are_the_mean_log_probability_of_the_caption(folder):
-    head = build_model(caption_cfg(folder, MAX_LENGTH=6)).eval().region_heads["CaptionHead"]
+    head = build_model(tiny_caption_cfg(folder, MAX_LENGTH=6)).eval().region_heads["CaptionHead"]
     prefix = torch.randn(1, 14, 32, generator=torch.Generator().manual_seed(3))
     ids, scores = head.generate(prefix, num_beams=1)
     with torch.no_grad():
@@ -132,7 +104,7 @@ def test_a_long_caption_is_cut_and_still_ends(folder):
 
 
 def test_pooled_features_need_boxes(folder):
-    model = build_model(caption_cfg(folder, TOKENS="roi", ROI_SIZE=2)).eval()
+    model = build_model(tiny_caption_cfg(folder, TOKENS="roi", ROI_SIZE=2)).eval()
     with pytest.raises(ValueError, match="need a box"), torch.no_grad():
         model([record(CAPTIONS)])
 
@@ -152,6 +124,6 @@ def test_what_is_wrong_is_named(call, message):
 
 def test_unknown_tokens_and_tasks_are_named(folder):
     with pytest.raises(ValueError, match="mixer, masks or roi, not 'cls'"):
-        build_model(caption_cfg(folder, TOKENS="cls"))
+        build_model(tiny_caption_cfg(folder, TOKENS="cls"))
     with pytest.raises(ValueError, match="recognition, caption, not 'poem'"):
-        build_model(caption_cfg(folder, TASK="poem"))
+        build_model(tiny_caption_cfg(folder, TASK="poem"))

@@ -1,0 +1,151 @@
+"""Sentences about regions of a photo: points and boxes in, masks with captions out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from semsam import model_zoo
+from semsam.modeling.postprocessing import upsample_masks_binary
+from semsam.structures import Instances, PromptOutput, Prompts
+
+from .automatic import AutomaticMaskGenerator
+from .predictor import SemSamPredictor
+
+
+class RegionCaptioner:
+    """Encodes a photo once, then says what is at points and in boxes.
+
+    ::
+
+        captioner = RegionCaptioner.from_pretrained("sca-vit-h-gpt2-large-vg")
+        captioner.set_image(image)
+        instances = captioner.caption(boxes=[[40, 30, 300, 220]])
+        instances.pred_captions, instances.pred_masks
+
+    Args:
+        model: with a ``CaptionHead``, as ``model_zoo.get`` gives it.
+        regions_per_batch: regions that are decoded and described at once; bounds memory.
+
+    Raises:
+        ValueError: if the model has no caption head, or the number is not positive.
+    """
+
+    def __init__(self, model: Any, regions_per_batch: int = 64) -> None:
+        if "CaptionHead" not in getattr(model, "region_heads", {}):
+            raise ValueError("the model has no CaptionHead: name one in MODEL.REGION_HEADS.NAMES")
+        if regions_per_batch < 1:
+            raise ValueError(f"regions_per_batch is at least 1, got {regions_per_batch}")
+        self.predictor = SemSamPredictor(model)
+        self.head = model.region_heads["CaptionHead"]
+        self.regions_per_batch = regions_per_batch
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str, device: str = "auto", weights: str | None = None, **kwargs: Any
+    ) -> RegionCaptioner:
+        """A captioner with trained weights; arguments as for ``SemSamPredictor``."""
+        return cls(model_zoo.get(name_or_path, device=device, weights=weights), **kwargs)
+
+    def set_image(self, image: np.ndarray) -> None:
+        """Encode an (H, W, 3) uint8 RGB photo; later calls refer to it."""
+        self.predictor.set_image(image)
+
+    def caption(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+        num_beams: int | None = None,
+        task: str | None = None,
+    ) -> Instances:
+        """Describe regions of the photo.
+
+        Args:
+            point_coords: (N, 2) a click a region, or (N, P, 2) several; pixels of the photo.
+            point_labels: (N,) or (N, P), 1 foreground, 0 background; all foreground if None.
+            boxes: (N, 4) XYXY pixels of the photo, alone or with the points.
+            num_beams: of the search; the head's own if None.
+            task: "caption" or "recognition"; the head's own if None.
+
+        Returns:
+            N entries: ``pred_captions`` (list of str), ``caption_scores`` (N,) mean log-probability
+            of a token, ``pred_masks`` (N, H, W) bool, the mask with the best predicted IoU among
+            those that answer the prompt, and ``scores`` (N,), that IoU.
+
+        Raises:
+            RuntimeError: if no image is set.
+            ValueError: if there is no region, or one is misshapen, without area or outside the
+                photo.
+        """
+        prompts = self.predictor.prompts(point_coords, point_labels, boxes)
+        if prompts.num_prompts == 0:
+            raise ValueError("there is no region to describe: the list of prompts is empty")
+        sides = prompts.boxes[..., 2:] - prompts.boxes[..., :2]
+        if bool((prompts.has_box & (sides <= 0).any(-1)).any()):
+            raise ValueError(f"a box has no area: {np.asarray(boxes).tolist()}")
+        parts = []
+        for start in range(0, prompts.num_prompts, self.regions_per_batch):
+            part = prompts.select(slice(start, start + self.regions_per_batch))
+            parts.append(self._describe(part, num_beams, task))
+        return Instances.cat(parts)
+
+    def caption_everything(self, image: np.ndarray, **kwargs: Any) -> list[dict[str, Any]]:
+        """Masks of everything in a photo, each with a sentence about its box.
+
+        The photo is encoded once, and only masks that survive all filters are described.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            **kwargs: for ``AutomaticMaskGenerator``, without crops.
+
+        Returns:
+            Its records with ``caption`` and ``caption_score`` besides.
+
+        Raises:
+            ValueError: as ``AutomaticMaskGenerator``, or if crops are asked for.
+        """
+        if kwargs.get("crop_n_layers"):
+            raise ValueError("captions of crops are not offered: crop_n_layers must be 0")
+        # It leaves the photo's features in the predictor.
+        records = AutomaticMaskGenerator(self.predictor, **kwargs).generate(image)
+        if not records:
+            return records
+        x, y, w, h = np.array([r["bbox"] for r in records], dtype=np.float32).T
+        found = self.caption(boxes=np.stack([x, y, x + w + 1, y + h + 1], axis=1))
+        for record, text, score in zip(
+            records, found.pred_captions, found.caption_scores.tolist(), strict=True
+        ):
+            record.update(caption=text, caption_score=score)
+        return records
+
+    @torch.inference_mode()
+    def _describe(self, prompts: Prompts, num_beams: int | None, task: str | None) -> Instances:
+        output = self.predictor.decode(prompts)
+        captions, scores = self.head.describe(output, task, num_beams)
+        masks, quality = self._best_masks(output)
+        found = Instances(self.predictor.image_size)
+        found.pred_captions = captions
+        found.caption_scores = scores
+        found.pred_masks = masks
+        found.scores = quality
+        return found
+
+    def _best_masks(self, output: PromptOutput) -> tuple[Tensor, Tensor]:
+        """(N, H, W) bool masks of the photo, and their (N,) predicted IoU."""
+        scores = output.scores[0]
+        if output.answering is not None:
+            scores = scores.masked_fill(~output.answering[0], -float("inf"))
+        best = scores.argmax(dim=1)
+        rows = torch.arange(len(best), device=best.device)
+        masks = upsample_masks_binary(
+            output.mask_logits[0, rows, best],
+            output.padded_size,
+            self.predictor.input_size,
+            self.predictor.image_size,
+        )
+        return masks, scores[rows, best]

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from semsam import RegionCaptioner
+from semsam.modeling import build_model
+from tests.tiny import tiny_caption_cfg, tiny_sam_cfg, write_language_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = write_language_model(tmp_path_factory.mktemp("language_model"))
+    torch.manual_seed(0)
+    return build_model(tiny_caption_cfg(folder, MAX_LENGTH=6)).eval()
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return np.random.default_rng(0).integers(0, 256, (48, 80, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def captioner(model, photo):
+    captioner = RegionCaptioner(model, regions_per_batch=2)
+    captioner.set_image(photo)
+    return captioner
+
+
+BOXES = [[4, 6, 40, 30], [50, 10, 79, 47], [0, 0, 80, 48]]
+
+
+def test_every_box_has_a_mask_of_the_photo_and_a_sentence(captioner):
+    found = captioner.caption(boxes=BOXES)
+    assert found.image_size == (48, 80)
+    assert found.pred_masks.shape == (3, 48, 80)
+    assert found.pred_masks.dtype == torch.bool
+    assert len(found.pred_captions) == 3
+    assert (found.caption_scores <= 0).all()
+
+
+def test_regions_are_described_alike_in_batches_and_alone(captioner):
+    together = captioner.caption(boxes=BOXES)
+    for i, box in enumerate(BOXES):
+        alone = captioner.caption(boxes=[box])
+        assert alone.pred_captions == together.pred_captions[i : i + 1]
+        torch.testing.assert_close(alone.scores, together.scores[i : i + 1])
+        assert torch.equal(alone.pred_masks[0], together.pred_masks[i])
+
+
+def test_the_mask_of_a_box_is_the_one_kept_for_one_meaning_that_of_a_click_the_best(captioner):
+    of_box = captioner.predictor.predict(box=BOXES[0], multimask_output=False)
+    found = captioner.caption(boxes=BOXES[:1])
+    assert found.scores.item() == pytest.approx(of_box[1].item(), abs=1e-5)
+    of_click = captioner.predictor.predict(point_coords=[20, 20])
+    found = captioner.caption(point_coords=[[20, 20]])
+    assert found.scores.item() == pytest.approx(of_click[1].max(), abs=1e-5)
+
+
+def test_everything_is_encoded_once_and_only_survivors_are_described(model, photo, monkeypatch):
+    captioner = RegionCaptioner(model)
+    calls = []
+    encode = model.encode_image
+    monkeypatch.setattr(model, "encode_image", lambda x: calls.append(1) or encode(x))
+    records = captioner.caption_everything(
+        photo, points_per_side=4, pred_iou_thresh=None, stability_score_thresh=None
+    )
+    assert len(calls) == 1
+    assert records
+    assert all(isinstance(r["caption"], str) and r["caption_score"] <= 0 for r in records)
+    assert captioner.caption_everything(photo, points_per_side=2, pred_iou_thresh=1e9) == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ({}, "at least one of them"),
+        ({"boxes": np.zeros((0, 4))}, "list of prompts is empty"),
+        ({"boxes": [[4, 6, 4, 30]]}, "no area"),
+        ({"boxes": [[4, 6, 90, 30]]}, "outside the image of 80 x 48"),
+        ({"boxes": [[4, 6, float("nan"), 30]]}, "outside the image"),
+        ({"point_coords": [[10, 60]]}, "outside the image"),
+    ],
+)
+def test_a_region_that_cannot_be_is_refused(captioner, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        captioner.caption(**prompt)
+
+
+def test_a_model_without_a_caption_head_is_refused():
+    with pytest.raises(ValueError, match="no CaptionHead"):
+        RegionCaptioner(build_model(tiny_sam_cfg()))
