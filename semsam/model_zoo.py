@@ -16,6 +16,8 @@ from semsam.utils.file_io import PathManager
 from semsam.utils.registry import nearest_name
 
 _RELEASE = "https://github.com/UX-Decoder/Semantic-SAM/releases/download/checkpoint"
+_SAM = "https://dl.fbaipublicfiles.com/segment_anything"
+_SCA = "hf://xk-huang/segment-caption-anything"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class ZooEntry:
 
     Attributes:
         config: yaml file under ``configs/``.
-        url: released weights; None where none were released.
+        url: released weights, a file or a folder on the hub; None where none were released.
         sha256: hex digest of that file; None where its publisher states none.
         licence: of the weights.
     """
@@ -48,6 +50,29 @@ MODELS = {
         licence="not stated by the publisher, beyond the licence of the original's repository",
     ),
     "semantic-sam-swin-l-reproduce-sam": ZooEntry("semantic_sam/reproduce_sam_swin_l_sa1b.yaml"),
+    "sam-vit-b": ZooEntry(
+        "sam/sam_vit_b.yaml",
+        f"{_SAM}/sam_vit_b_01ec64.pth",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    ),
+    "sam-vit-l": ZooEntry(
+        "sam/sam_vit_l.yaml",
+        f"{_SAM}/sam_vit_l_0b3195.pth",
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    ),
+    "sam-vit-h": ZooEntry(
+        "sam/sam_vit_h.yaml",
+        f"{_SAM}/sam_vit_h_4b8939.pth",
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+    ),
+    "sca-vit-h-gpt2-large-vg": ZooEntry("sca/vit_h_gpt2_large_vg.yaml", f"{_SCA}-gpt2_large-vg"),
+    "sca-vit-h-gpt2-large-pt": ZooEntry("sca/vit_h_gpt2_large_pt.yaml", f"{_SCA}-gpt2_large-pt"),
+    "sca-vit-h-gpt2-large-pt-vg": ZooEntry(
+        "sca/vit_h_gpt2_large_pt_vg.yaml", f"{_SCA}-gpt2_large-pt_vg"
+    ),
+    "sca-vit-h-open-llama-3b-vg": ZooEntry(
+        "sca/vit_h_open_llama_3b_vg.yaml", f"{_SCA}-ollm3bv2-vg"
+    ),
 }
 
 
@@ -73,11 +98,16 @@ def get(
             the digest of the table.
         FileNotFoundError: if there is no such weights file.
     """
-    # A checkpoint holds the whole model: the backbone's own weights need not be fetched.
-    fixed = ["MODEL.DEVICE", device, "MODEL.BACKBONE.WEIGHTS", ""]
+    # A checkpoint holds the whole model: the backbone's own weights need not be fetched, nor those
+    # of a released model's language model.
+    fixed = ["MODEL.DEVICE", device, "MODEL.BACKBONE.WEIGHTS", "", "MODEL.TIMM.PRETRAINED", "False"]
+    if name in MODELS:
+        fixed += ["MODEL.CAPTION.PRETRAINED", "False"]
     cfg = load_cfg(config_path(name), [*overrides, *fixed])
     if weights is None and trained:
-        weights = cfg.MODEL.WEIGHTS or _known_weights(name)
+        weights = _known_weights(name) or cfg.MODEL.WEIGHTS
+        if not weights:
+            raise ValueError(f"no weights known for '{name}': give weights=FILE, or trained=False")
     model = build_model(cfg)
     if weights is not None:
         load_weights(model, weights)
@@ -115,7 +145,8 @@ def _configs_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def _known_weights(name: str) -> str:
+def _known_weights(name: str) -> str | None:
+    """Released weights, or those that a run ended with; None where there are neither."""
     if name in MODELS:
         entry = MODELS[name]
         if entry.url is None:
@@ -125,9 +156,7 @@ def _known_weights(name: str) -> str:
             )
         return _fetch(entry.url, entry.sha256)
     final = Path(name) / "model_final.pth"
-    if final.is_file():
-        return str(final)
-    raise ValueError(f"no weights known for '{name}': give weights=FILE, or trained=False")
+    return str(final) if final.is_file() else None
 
 
 def _fetch(url: str, sha256: str | None) -> str:

@@ -34,13 +34,32 @@ def run_folder(tmp_path):
     return tmp_path
 
 
+def test_a_run_is_what_it_ended_with_not_what_it_began_with(run_folder):
+    cfg = tiny_cfg()
+    cfg.MODEL.WEIGHTS = str(run_folder / "begin.pth")
+    (run_folder / "config.yaml").write_text(cfg.dump())
+    ended = torch.load(run_folder / "model_final.pth", weights_only=True)["model"]
+    begun = {name: torch.zeros_like(value) for name, value in ended.items()}
+    torch.save({"model": begun}, cfg.MODEL.WEIGHTS)
+    model = model_zoo.get(str(run_folder), device="cpu")
+    assert torch.equal(
+        model.state_dict()["decoder.token_embed.weight"], ended["decoder.token_embed.weight"]
+    )
+
+
 @pytest.mark.parametrize("name", list(model_zoo.MODELS))
 def test_every_model_has_a_configuration_that_loads(name):
     cfg = model_zoo.get_config(name)
     assert cfg.is_frozen()
-    widths = {"t": 96, "b": 128, "l": 192}
-    assert widths[name.removeprefix("semantic-sam-swin-")[0]] == cfg.MODEL.SWIN.EMBED_DIM
-    assert (3 if "reproduce-sam" in name else 6) == cfg.MODEL.DECODER.NUM_TOKENS
+    if name.startswith("semantic-sam"):
+        widths = {"t": 96, "b": 128, "l": 192}
+        assert widths[name.removeprefix("semantic-sam-swin-")[0]] == cfg.MODEL.SWIN.EMBED_DIM
+    else:
+        widths = {"b": 768, "l": 1024, "h": 1280}
+        assert widths[name.split("vit-")[1][0]] == cfg.MODEL.SAM.EMBED_DIM
+        assert cfg.MODEL.SAM.LAYER_NORM_EPS == (1e-6 if name.startswith("sca") else 1e-5)
+    three = "reproduce-sam" in name or not name.startswith("semantic-sam")
+    assert (3 if three else 6) == cfg.MODEL.DECODER.NUM_TOKENS
 
 
 def test_a_model_by_name_is_built_without_its_weights_when_asked():

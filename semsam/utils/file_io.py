@@ -10,11 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from iopath.common.file_io import HTTPURLHandler
+from iopath.common.file_io import HTTPURLHandler, PathHandler
 from iopath.common.file_io import PathManager as PathManagerBase
+
+
+class HubHandler(PathHandler):
+    """``hf://OWNER/NAME``: the folder of a model on the Hugging Face hub, downloaded once."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return ["hf://"]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        from huggingface_hub import snapshot_download
+
+        wanted = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
+        return snapshot_download(path.removeprefix("hf://"), allow_patterns=wanted)
+
 
 PathManager = PathManagerBase()
 PathManager.register_handler(HTTPURLHandler())
+PathManager.register_handler(HubHandler())
 
 
 @contextlib.contextmanager
