@@ -1,3 +1,4 @@
+import pickle
 import runpy
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from semsam.data import DatasetCatalog, MetadataCatalog
 from semsam.data.datasets import shard_writer
 from semsam.data.datasets.regions import RegionRecords, RegionsTsv, region_row
+from semsam.data.datasets.sa1b import Sa1bTsv
 from semsam.data.datasets.shard_writer import pack_shards
 from semsam.data.datasets.tsv import list_shards, write_tsv
 from semsam.data.datasets.visual_genome import load_visual_genome
@@ -110,6 +112,14 @@ def test_a_run_with_other_arguments_does_not_continue(tmp_path):
         pack_shards(range(7), rows_until(5, []), tmp_path, 2, "s", "numbers")
     with pytest.raises(ValueError, match=r"progress\.json' is of a run with another source"):
         pack_shards(range(7), rows_until(None, []), tmp_path, 2, "s", "other numbers")
+
+
+@pytest.mark.parametrize("kind", [RegionsTsv, Sa1bTsv])
+def test_shards_can_be_sent_to_a_worker_that_is_not_forked(tmp_path, kind):
+    column = b'{"image_id": 1, "height": 2, "width": 2, "regions": [], "annotations": []}'
+    write_tsv(tmp_path / "s.tsv", [[b"1", column, b""]])
+    records = kind(tmp_path)
+    assert pickle.loads(pickle.dumps(records))[0] == records[0]
 
 
 def test_records_in_the_buffer_come_back_by_number():

@@ -120,3 +120,13 @@ def test_an_image_without_a_size_is_named_by_its_place(tmp_path):
     write_json(root / "image_data.json", images)
     with pytest.raises(ValueError, match=r"image_data\.json': image 1 .*height"):
         load_visual_genome(root)
+
+
+def test_an_image_of_the_regions_may_be_named_as_the_documentation_does(tmp_path):
+    root = write_visual_genome(tmp_path, REGIONS)
+    entries = [{"image_id": 2, "regions": REGIONS[2]}]
+    write_json(root / "region_descriptions.json", entries)
+    assert [record["image_id"] for record in load_visual_genome(root)] == [2]
+    write_json(root / "region_descriptions.json", [{"regions": []}])
+    with pytest.raises(ValueError, match="entry 0 has no 'id'"):
+        load_visual_genome(root)

@@ -67,7 +67,7 @@ class Sa1bTsv(TsvRecords):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder, lambda text: {"annotations": parse_annotations(text)})
+        super().__init__(folder, _parse_column)
 
 
 def parse_annotations(text: bytes) -> list[dict[str, Any]]:
@@ -81,3 +81,7 @@ def parse_annotations(text: bytes) -> list[dict[str, Any]]:
     if not all("segmentation" in annotation for annotation in annotations):
         raise ValueError("an annotation has no 'segmentation'")
     return annotations
+
+
+def _parse_column(text: bytes) -> dict[str, Any]:
+    return {"annotations": parse_annotations(text)}

@@ -59,10 +59,12 @@ def _photo(root: Path, row: dict[str, Any]) -> Path:
 
 def _rows(source: Path, wanted: set[int]) -> Iterator[dict[str, Any]]:
     for number, image in enumerate(read_json(source)):
-        if "id" not in image or "regions" not in image:
+        # The released file says "id", its documentation "image_id".
+        image_id = image.get("id", image.get("image_id"))
+        if image_id is None or "regions" not in image:
             raise ValueError(f"'{source}': entry {number} has no 'id' or no 'regions'")
-        if image["id"] in wanted:
-            yield from ({**region, "image_id": image["id"]} for region in image["regions"])
+        if image_id in wanted:
+            yield from ({**region, "image_id": image_id} for region in image["regions"])
 
 
 def _parse(row: dict[str, Any]) -> tuple[int, dict[str, Any]]:
