@@ -76,7 +76,7 @@ _LEAVING_AFTER = _words(
     " after with without up down and a an the some his her its their them it this that these those"
     " food trash turn turns"
 )
-#: ... and amounts, when it ends the caption or a part of it.
+#: ... and amounts, of which something is left.
 _AMOUNTS = _words(
     "one two three four few little some no not nothing none half only last any much many several"
     " all bit bite bites piece pieces slice slices crumbs leftovers minutes more remaining what"
@@ -131,7 +131,8 @@ def _has_writing(text: str, words: list[str]) -> bool:
         return True
     if "reading" in words and _READABLE.intersection(words):
         return True
-    if text.isupper():
+    # A sentence in capitals is a manner of writing; "STOP" alone is what stands on a sign.
+    if text.isupper() and len(words) > 2:
         return False
     capitals = [word for word in _WORD.findall(text) if word.isupper()]
     # "A", "I" and the mirror-proof letter of "T-shirt" are no writing.
@@ -152,6 +153,8 @@ def _is_place(text: str, words: list[str], number: int, end: int) -> bool:
         return True
     if following in _RARELY_PLACE:
         return False
+    if word == "left" and following in ("", "of") and _AMOUNTS.intersection(words[:number]):
+        return False
     if before in _LEAVING_BEFORE | _DIRECTLY_BEFORE:
         # "What's left of it" is a remainder, "the dog is left of it" a place.
         return following in ("of", "hand") and "'" not in before and "what" not in words
@@ -161,9 +164,7 @@ def _is_place(text: str, words: list[str], number: int, end: int) -> bool:
         return following not in _DIRECTLY_AFTER
     if before in _HEADING:
         return True
-    if following in _LEAVING_AFTER or following.endswith(("ed", "ing")):
-        return False
-    return bool(following) or not _AMOUNTS.intersection(words[:number])
+    return following not in _LEAVING_AFTER and not following.endswith(("ed", "ing"))
 
 
 def _placed(words: list[str], number: int) -> bool:

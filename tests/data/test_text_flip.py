@@ -40,6 +40,8 @@ SWAPPED = [
     ("A cup on the left.", "A cup on the right."),
     ("the boy at right, in a red shirt", "the boy at left, in a red shirt"),
     ("right side of the TV", "left side of the TV"),
+    ("all men on the left", "all men on the right"),
+    ("zebra left of center", "zebra right of center"),
 ]
 #: The first of these is plain, its mirror image is not: "facing right near" may mean straight.
 SWAPPED_ONE_WAY = [("a horse facing left near a fence", "a horse facing right near a fence")]
@@ -54,6 +56,7 @@ KEPT = [
     "a stop sign on a pole",
     "a clock on the wall",
     "woman texting on a TV",
+    "TV",
     "",
 ]
 UNSAFE = [
@@ -68,6 +71,7 @@ UNSAFE = [
     "white letters on a blue sign",
     "the words on the bus",
     "STOP on a red sign",
+    "STOP",
     "a letter B on the cap",
     "the B on the cap",
     "a sign with 'exit' on it",
@@ -83,6 +87,8 @@ UNSAFE = [
     "the left behind suitcase",
     "the man left the room",
     "two slices of cake left",
+    "a few slices left of the pizza",
+    "fries, some left, in a basket",
     "one slice left on the plate",
     "no food left",
     "a toy was left by a child",
