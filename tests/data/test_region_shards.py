@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from semsam.data import DatasetCatalog, MetadataCatalog
-from semsam.data.datasets import shard_writer
 from semsam.data.datasets.regions import RegionRecords, RegionsTsv, region_row
 from semsam.data.datasets.sa1b import Sa1bTsv
 from semsam.data.datasets.shard_writer import pack_shards
-from semsam.data.datasets.tsv import list_shards, write_tsv
+from semsam.data.datasets.tsv import PROGRESS, list_shards, write_tsv
 from semsam.data.datasets.visual_genome import load_visual_genome
 from semsam.data.records import BadRecordError, LazyImage
 from tests.data.region_files import vg_region, write_visual_genome
@@ -97,14 +96,15 @@ def test_a_run_that_was_stopped_continues_after_the_last_whole_shard(tmp_path):
     with pytest.raises(Stopped):
         pack_shards(range(7), rows_until(5, first), tmp_path, 2, "s", "numbers")
     assert first == [0, 1, 2, 3, 4, 5]
-    assert (tmp_path / shard_writer.PROGRESS).exists()
+    with pytest.raises(ValueError, match="is packed in part"):
+        list_shards(tmp_path)
     left_out = pack_shards(range(7), rows_until(None, second), tmp_path, 2, "s", "numbers")
     # 0 and 2 were a whole shard; 3 and 4 became one before 5 stopped the run.
     assert second == [5, 6]
     assert left_out == ["item 1 is bad"]
     content = b"".join(path.read_bytes() for path in list_shards(tmp_path))
     assert content.split() == [b"0", b"2", b"3", b"4", b"5", b"6"]
-    assert not (tmp_path / shard_writer.PROGRESS).exists()
+    assert not (tmp_path / PROGRESS).exists()
 
 
 def test_a_run_with_other_arguments_does_not_continue(tmp_path):

@@ -10,12 +10,9 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from semsam.data.datasets.tsv import MANIFEST, write_manifest, write_tsv
+from semsam.data.datasets.tsv import MANIFEST, PROGRESS, write_manifest, write_tsv
 from semsam.data.records import BadRecordError
 from semsam.utils.file_io import write_json
-
-#: What has been packed so far; gone when all is.
-PROGRESS = "progress.json"
 
 Item = TypeVar("Item")
 

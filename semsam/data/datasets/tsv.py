@@ -19,6 +19,8 @@ from semsam.data.records import blame
 from semsam.utils.file_io import atomic_write, write_json
 
 MANIFEST = "shards.json"
+#: What the writer of shards has packed so far; gone when all is.
+PROGRESS = "progress.json"
 
 
 class TsvFile:
@@ -177,12 +179,15 @@ def list_shards(folder: str | Path) -> list[Path]:
     Raises:
         FileNotFoundError: if the folder, a listed shard, the shard of an index, or every shard is
             missing.
+        ValueError: if the shards are still being written, or their writer was stopped.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"folder '{folder}' does not exist")
     if (folder / MANIFEST).is_file():
         shards = {folder / name for name in json.loads((folder / MANIFEST).read_text())["shards"]}
+    elif (folder / PROGRESS).is_file():
+        raise ValueError(f"'{folder}' is packed in part; repeat the command that packs it")
     else:
         indices = (p for p in folder.glob("*.lineidx") if not p.name.endswith(".label.lineidx"))
         shards = {*folder.glob("*.tsv"), *(index.with_suffix(".tsv") for index in indices)}
