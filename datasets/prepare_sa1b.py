@@ -4,8 +4,8 @@
     python datasets/prepare_sa1b.py sa_000000.tar sa_000001.tar --output datasets/sa1b_tsv/train
 
 A source is a folder, or a tar file as SA-1B is distributed, with images and a json of the same name
-beside each. A shard appears when it is whole; an image without a usable json is named and left out,
-and the exit code is then 1.
+beside each. A shard appears when it is whole, and a run that was stopped continues after the last
+one. An image without a usable json is named and left out, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ import io
 import itertools
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
-from tqdm import tqdm
 
 from semsam.data.datasets.sa1b import IMAGE_SUFFIXES, parse_annotations
-from semsam.data.datasets.tsv import MANIFEST, write_manifest, write_tsv
-from semsam.data.records import BadRecordError, blame
+from semsam.data.datasets.shard_writer import pack_shards
+from semsam.data.records import blame
 from semsam.data.run_length import RunLengthMasks
 
 Pair = tuple[str, bytes, bytes | None]
@@ -74,7 +73,7 @@ def make_row(name: str, image: bytes, annotations: bytes | None) -> list[bytes]:
     return [name.encode(), text, base64.b64encode(image)]
 
 
-def pack(sources: Iterable[Path], output: Path, rows_per_shard: int, shard_name: str) -> list[str]:
+def pack(sources: Sequence[Path], output: Path, rows_per_shard: int, shard_name: str) -> list[str]:
     """Write the shards, their indices and the list of shards.
 
     Args:
@@ -87,34 +86,16 @@ def pack(sources: Iterable[Path], output: Path, rows_per_shard: int, shard_name:
         What was left out, and why.
 
     Raises:
-        ValueError: if the output is already a packed dataset.
+        ValueError: if the output is already a packed dataset, or one begun with other arguments.
         FileNotFoundError: if a source does not exist, or there is no usable image in any.
     """
-    if (output / MANIFEST).exists():
-        raise ValueError(f"'{output / MANIFEST}' exists: the folder is packed; name another one")
     pairs = itertools.chain.from_iterable(
         read_folder(source) if source.is_dir() else read_tar(source) for source in sources
     )
-    left_out: list[str] = []
-
-    def rows() -> Iterator[list[bytes]]:
-        for pair in tqdm(pairs, unit="image", disable=None):
-            try:
-                yield make_row(*pair)
-            except BadRecordError as error:
-                left_out.append(str(error))
-
-    written: list[str] = []
-    stream = rows()
-    for first in stream:
-        shard = f"{shard_name}-{len(written):05d}.tsv"
-        part = itertools.chain([first], itertools.islice(stream, rows_per_shard - 1))
-        write_tsv(output / shard, part)
-        written.append(shard)
-    if not written:
-        raise FileNotFoundError(f"no usable image in {', '.join(map(str, sources))}")
-    write_manifest(output, written)
-    return left_out
+    names = ", ".join(map(str, sources))
+    return pack_shards(
+        pairs, lambda pair: make_row(*pair), output, rows_per_shard, shard_name, names
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

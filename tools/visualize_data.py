@@ -1,10 +1,11 @@
-"""Draw what the model will see: mapped images, masks, prompts, and the answers to a prompt.
+"""Draw what the model will see: mapped images, masks or captions, prompts, and their answers.
 
 python tools/visualize_data.py --config-file configs/FILE.yaml --output DIR [--number N] [--test]
     [KEY VALUE ...]
 
 For each sample, ``NAME.png`` shows all masks and prompts, ``NAME_levels.png`` the prompt with most
-answers and these, smallest first.
+answers and these, smallest first. Where regions have captions, ``NAME.png`` alone shows the boxes,
+each with its caption.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ from semsam.utils.visualizer import Visualizer, draw_levels
 
 
 def draw_record(record: dict[str, Any], output: Path, name: str) -> None:
-    """Write the two pictures of one mapped record."""
+    """Write the pictures of one mapped record."""
     image = record["image"].permute(1, 2, 0).numpy()
+    captions = captions_of(record)
+    if captions is not None:
+        picture = Visualizer(image).draw_boxes(record["prompts"].boxes[0].numpy(), labels=captions)
+        Image.fromarray(picture.image).save(output / f"{name}.png")
+        return
     masks, prompts = record["instances"].gt_masks.numpy(), record["prompts"]
     levels = record["targets"].levels
     clicks = prompts.points[0, ~prompts.has_box[0], 0].numpy()
@@ -40,9 +46,17 @@ def draw_record(record: dict[str, Any], output: Path, name: str) -> None:
         if prompts.has_box[0, prompt]
         else {"points": prompts.points[0, prompt].numpy()}
     )
-    captions = [f"{masks[index].mean():.1%} of the image" for index in answers]
-    row = draw_levels(image, masks[answers], captions, **shown)
+    areas = [f"{masks[index].mean():.1%} of the image" for index in answers]
+    row = draw_levels(image, masks[answers], areas, **shown)
     Image.fromarray(row).save(output / f"{name}_levels.png")
+
+
+def captions_of(record: dict[str, Any]) -> list[str] | None:
+    """A text a prompt; None where the record has masks instead."""
+    if "references" in record:
+        return [phrases[0] for phrases in record["references"]]
+    instances = record["instances"]
+    return instances.gt_captions if instances.has("gt_captions") else None
 
 
 def records(loaders: Iterable[Iterable[list[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:

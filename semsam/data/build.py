@@ -20,9 +20,10 @@ from semsam.utils import comm
 from semsam.utils.registry import Registry
 
 DATASET_MAPPER = Registry("DATASET_MAPPER")
-"""``cls(cfg, is_train)``; ``__call__(dict)`` -> dict with ``image``, ``prompts``, ``instances``,
-``targets``, ``height``, ``width``. In training ``record["rng"]``, a ``numpy.random.Generator``, is
-the only source of randomness; a record that cannot be used raises BadRecordError."""
+"""``cls(cfg, is_train)``; ``__call__(dict)`` -> dict with ``image``, ``prompts``, ``height``,
+``width``; in training ``instances`` and ``targets``, in evaluation what the evaluators of its
+datasets ask for. In training ``record["rng"]``, a ``numpy.random.Generator``, is the only source of
+randomness; a record that cannot be used raises BadRecordError."""
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -8,13 +8,17 @@ A record is a dict, detectron2's as far as that goes:
 - either ``annotations``: a list of dicts with ``segmentation`` (a COCO run-length code) and, if
   known, ``category_id`` (contiguous, from 0) and ``point_coords`` ([[x, y]], a click in pixels);
 - or ``pan_seg_file_name`` (a COCO panoptic PNG) and ``segments_info`` (a list of dicts with ``id``,
-  ``category_id``, ``iscrowd``).
+  ``category_id``, ``iscrowd``);
+- or ``height`` and ``width`` of the photo and ``regions``: a list of dicts with ``region_id``
+  (int), ``bbox`` ([x0, y0, x1, y1], float pixels of the photo), ``phrases`` (captions of the
+  region, one or more) and, if known, ``segmentation`` as the dataset has it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +69,21 @@ class Annotations:
     masks: RunLengthMasks
     classes: IntArray
     clicks: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The described regions of one image in its own frame.
+
+    Attributes:
+        ids: R region ids.
+        boxes: (R, 4) float64 XYXY pixels, cut at the photo's edges; none is empty.
+        phrases: R lists of captions, one or more each.
+    """
+
+    ids: list[int]
+    boxes: NDArray[np.float64]
+    phrases: list[list[str]]
 
 
 class LazyImage:
@@ -128,6 +147,56 @@ def decode_annotations(record: dict[str, Any], size: tuple[int, int]) -> Annotat
             clicks = np.array([a["point_coords"][0] for a in annotations], dtype=np.float64)
             clicks = clicks.reshape(len(annotations), 2)
         return Annotations(masks, classes, clicks)
+
+
+def decode_regions(record: dict[str, Any], size: tuple[int, int]) -> Regions:
+    """Read a record's regions.
+
+    Args:
+        record: see the module's description.
+        size: (height, width) of the image.
+
+    Raises:
+        BadRecordError: if there is no region, the record states another size than the image's, or
+            ``check_region`` refuses a region.
+    """
+    with blame(record["file_name"]):
+        stated = record["height"], record["width"]
+        if stated != size:
+            raise ValueError(f"the image is {size}, its regions are for {stated} (height, width)")
+        regions = [check_region(region, size) for region in record["regions"]]
+        if not regions:
+            raise ValueError("no usable region")
+        return Regions(
+            ids=[region["region_id"] for region in regions],
+            boxes=clip_boxes(np.array([region["bbox"] for region in regions]), size),
+            phrases=[region["phrases"] for region in regions],
+        )
+
+
+def check_region(region: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """A region as it came, if it can be used on an image of (height, width).
+
+    Raises:
+        KeyError: if a key is missing.
+        ValueError: if no part of the box lies inside the image, a coordinate is not a finite
+            number, or there is no phrase or an empty one. The message names the region.
+    """
+    where, box, phrases = f"region {region['region_id']}", region["bbox"], region["phrases"]
+    if len(box) != 4 or not all(math.isfinite(value) for value in box):
+        raise ValueError(f"{where}: 'bbox' is {box}, not four finite numbers")
+    x0, y0, x1, y1 = box
+    if min(x1, size[1]) <= max(x0, 0) or min(y1, size[0]) <= max(y0, 0):
+        raise ValueError(f"{where}: 'bbox' {box} has no area inside the image of {size}")
+    if not phrases or not all(isinstance(phrase, str) and phrase.strip() for phrase in phrases):
+        raise ValueError(f"{where}: 'phrases' is {phrases}, not a list of texts")
+    return region
+
+
+def clip_boxes(boxes: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float64]:
+    """(N, 4) XYXY boxes, cut at the edges of a frame of (height, width)."""
+    limits = np.array([size[1], size[0]] * 2, dtype=np.float64)
+    return np.clip(np.asarray(boxes, dtype=np.float64), 0, limits)
 
 
 def _panoptic(record: dict[str, Any], size: tuple[int, int]) -> Annotations:

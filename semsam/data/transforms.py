@@ -6,7 +6,8 @@ Geometry then moves the image, the masks and points, each in the cheapest exact 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -53,14 +54,21 @@ class Geometry:
         height = min(self.output[0], self.resized[0] - self.offset[0])
         return height, min(self.output[1], self.resized[1] - self.offset[1])
 
-    def apply_image(self, image: Image.Image) -> NDArray[np.uint8]:
+    def unflipped(self) -> Geometry:
+        """The same resize, crop and padding without the flip."""
+        return replace(self, flip=False)
+
+    def apply_image(
+        self, image: Image.Image, padding: int | Sequence[int] = IMAGE_PADDING
+    ) -> NDArray[np.uint8]:
         """Transform an RGB image with PIL's bilinear filter.
 
         Args:
             image: of the source size, or a smaller rendering of the same picture.
+            padding: grey level or RGB colour of what is padded.
 
         Returns:
-            (H, W, 3) of the output size; padding is grey.
+            (H, W, 3) of the output size.
         """
         if self.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -70,7 +78,7 @@ class Geometry:
         pixels = np.asarray(image)[top : top + inner_height, left : left + inner_width]
         if self.content == self.output:
             return np.ascontiguousarray(pixels)
-        padded = np.full((*self.output, 3), IMAGE_PADDING, dtype=np.uint8)
+        padded = np.full((*self.output, 3), padding, dtype=np.uint8)
         padded[:inner_height, :inner_width] = pixels
         return padded
 
@@ -90,6 +98,16 @@ class Geometry:
             points[..., 0] = self.source[1] - points[..., 0]
         scale = np.array([self.resized[1] / self.source[1], self.resized[0] / self.source[0]])
         return (points * scale - np.array(self.offset[::-1])).astype(np.float32)
+
+    def apply_boxes(self, boxes: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Move (N, 4) XYXY boxes in pixels; they are cut at the edges of the output's content.
+
+        A box that leaves the output comes back without area.
+        """
+        corners = self.apply_points(np.asarray(boxes).reshape(-1, 2, 2))
+        limits = np.array(self.content[::-1], dtype=np.float32)
+        low, high = corners.min(axis=1), corners.max(axis=1)
+        return np.hstack([np.clip(low, 0, limits), np.clip(high, 0, limits)])
 
 
 @lru_cache(maxsize=64)

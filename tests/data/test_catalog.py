@@ -49,3 +49,10 @@ def test_known_datasets_lie_under_the_datasets_folder(tmp_path, monkeypatch):
     assert len(DatasetCatalog.get("sa1b_folder_val")) == 3
     with pytest.raises(FileNotFoundError, match=str(Path("coco", "annotations"))):
         DatasetCatalog.get("coco_2017_val_panoptic_interactive")
+
+
+@pytest.mark.parametrize("name", DatasetCatalog.list())
+def test_each_known_dataset_that_is_not_there_is_a_missing_file(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMSAM_DATASETS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        DatasetCatalog.get(name)

@@ -65,6 +65,23 @@ def test_points_move_with_the_image():
     assert geometry.apply_points(np.array([[5.0, 4.0]])).tolist() == [[27.0, 6.0]]
 
 
+def test_boxes_move_with_the_image_and_are_cut_at_its_content():
+    geometry = Geometry((10, 20), (20, 40), (30, 16), flip=True, offset=(2, 3))
+    boxes = np.array([[5.25, 4, 9, 6], [0, 0, 20, 10], [0, 0, 2, 2]])
+    # x: 20 - 9 = 11, times 2, minus 3 = 19, beyond the 16 columns; the content ends at row 18.
+    assert geometry.apply_boxes(boxes).tolist() == [[16, 6, 16, 10], [0, 0, 16, 18], [16, 0, 16, 2]]
+    still = Geometry((10, 20), (15, 30), (30, 30)).apply_boxes(boxes[:1])
+    assert still.tolist() == [[7.875, 6, 13.5, 9]]
+
+
+def test_padding_may_have_a_colour():
+    geometry = Geometry((4, 4), (4, 4), (6, 5))
+    moved = geometry.apply_image(Image.new("RGB", (4, 4)), padding=(1, 2, 3))
+    assert moved[:4, :4].max() == 0
+    assert (moved[4:] == (1, 2, 3)).all()
+    assert (moved[:, 4:] == (1, 2, 3)).all()
+
+
 def test_masks_of_another_size_are_rejected():
     masks = RunLengthMasks.from_bitmaps(np.ones((1, 3, 4), dtype=bool))
     with pytest.raises(ValueError, match=r"\(3, 4\)"):

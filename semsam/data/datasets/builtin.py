@@ -1,22 +1,36 @@
 """The datasets that semsam knows by name; nothing is read until one is asked for.
 
-A dataset elsewhere needs no entry here: ``sa1b_folder://DIR``, ``sa1b_tsv://DIR`` and
-``coco_panoptic://ROOT?split=val2017`` are names as well.
+A dataset elsewhere needs no entry here: ``sa1b_folder://DIR``, ``sa1b_tsv://DIR``,
+``coco_panoptic://ROOT?split=val2017``, ``visual_genome://ROOT?split=test`` and so on are names too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records, datasets_root
 from semsam.data.datasets.coco import load_coco_panoptic
+from semsam.data.datasets.refcoco import load_refcoco
+from semsam.data.datasets.region_classes import load_coco_classes, load_objects365, load_v3det
+from semsam.data.datasets.regions import RegionsTsv
 from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTsv
+from semsam.data.datasets.visual_genome import load_visual_genome
 
 _SA1B = {
     "mapper": "PromptableMapper",
     "evaluator_type": ("InteractiveEvaluator", "GranularityEvaluator"),
 }
 _COCO = {"mapper": "PromptableMapper", "evaluator_type": "InteractiveEvaluator"}
+_REGIONS = {"mapper": "CaptionMapper", "evaluator_type": "CaptionEvaluator"}
+_REGION_TYPES: dict[str, Callable[..., Records]] = {
+    "visual_genome": load_visual_genome,
+    "refcoco": load_refcoco,
+    "coco_classes": load_coco_classes,
+    "objects365": load_objects365,
+    "v3det": load_v3det,
+    "regions_tsv": RegionsTsv,
+}
 
 #: name -> type and place under ``$SEMSAM_DATASETS``.
 _NAMES = {
@@ -26,6 +40,25 @@ _NAMES = {
     "sa1b_tsv_val": "sa1b_tsv://{root}/sa1b_tsv/val",
     "coco_2017_train_panoptic_interactive": "coco_panoptic://{root}/coco?split=train2017",
     "coco_2017_val_panoptic_interactive": "coco_panoptic://{root}/coco?split=val2017",
+    "visual_genome_train": "visual_genome://{root}/visual_genome?split=train",
+    "visual_genome_val": "visual_genome://{root}/visual_genome?split=val",
+    "visual_genome_test": "visual_genome://{root}/visual_genome?split=test",
+    "visual_genome_tsv_train": "regions_tsv://{root}/visual_genome_tsv/train",
+    "visual_genome_tsv_test": "regions_tsv://{root}/visual_genome_tsv/test",
+    "refcoco_unc_val": "refcoco://{root}/refer/refcoco?split=val",
+    "refcoco_unc_testA": "refcoco://{root}/refer/refcoco?split=testA",
+    "refcoco_unc_testB": "refcoco://{root}/refer/refcoco?split=testB",
+    "refcoco+_unc_val": "refcoco://{root}/refer/refcoco+?split=val",
+    "refcoco+_unc_testA": "refcoco://{root}/refer/refcoco+?split=testA",
+    "refcoco+_unc_testB": "refcoco://{root}/refer/refcoco+?split=testB",
+    "refcocog_umd_val": "refcoco://{root}/refer/refcocog?by=umd&split=val",
+    "coco_2017_train_classes": "coco_classes://{root}/coco?split=train2017",
+    "coco_2017_val_classes": "coco_classes://{root}/coco?split=val2017",
+    "objects365_train_classes": "objects365://{root}/objects365?split=train",
+    "objects365_val_classes": "objects365://{root}/objects365?split=val",
+    "objects365_tsv_train_classes": "regions_tsv://{root}/objects365_tsv/train",
+    "v3det_train_classes": "v3det://{root}/v3det?split=train",
+    "v3det_val_classes": "v3det://{root}/v3det?split=val",
 }
 
 
@@ -37,6 +70,8 @@ def _register() -> None:
     DatasetCatalog.register_type("sa1b_folder", Sa1bFolder, **_SA1B)
     DatasetCatalog.register_type("sa1b_tsv", Sa1bTsv, **_SA1B)
     DatasetCatalog.register_type("coco_panoptic", load_coco_panoptic, **_COCO)
+    for scheme, load in _REGION_TYPES.items():
+        DatasetCatalog.register_type(scheme, load, **_REGIONS)
     for name, url in _NAMES.items():
         DatasetCatalog.register(name, partial(_records, url))
         MetadataCatalog.get(name).set(**DatasetCatalog.metadata_of_type(url))

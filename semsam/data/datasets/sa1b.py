@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from semsam.data.datasets.tsv import TsvFile, list_shards
+from semsam.data.datasets.tsv import TsvRecords
 from semsam.data.records import blame
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -58,11 +55,8 @@ class Sa1bFolder:
         }
 
 
-class Sa1bTsv:
+class Sa1bTsv(TsvRecords):
     """Records of TSV shards: name, annotation json, base64 image.
-
-    Where ``NAME.label`` lies beside ``NAME.tsv`` (with ``NAME.label.lineidx``), the last column of
-    its rows replaces the annotations.
 
     Args:
         folder: where the shards lie.
@@ -73,38 +67,7 @@ class Sa1bTsv:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.shards = [TsvFile(path) for path in list_shards(folder)]
-        self.labels = [_labels_of(shard) for shard in self.shards]
-        self._ends = np.cumsum([len(shard) for shard in self.shards])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        """One record.
-
-        Raises:
-            BadRecordError: if the row does not parse.
-        """
-        number, row = self._find(item)
-        where = f"{self.shards[number].path}:{row}"
-        labels = self.labels[number]
-        with blame(where):
-            name, annotations, image = self.shards[number][row]
-            if labels is not None:
-                annotations = labels[row][-1]
-            return {
-                "file_name": where,
-                "image_id": name.decode(),
-                "image_bytes": base64.b64decode(image, validate=True),
-                "annotations": parse_annotations(annotations),
-            }
-
-    def _find(self, item: int) -> tuple[int, int]:
-        """Shard and row in it."""
-        item = range(len(self))[item]
-        number = int(np.searchsorted(self._ends, item, side="right"))
-        return number, item - int(self._ends[number]) + len(self.shards[number])
+        super().__init__(folder, _parse_column)
 
 
 def parse_annotations(text: bytes) -> list[dict[str, Any]]:
@@ -120,11 +83,5 @@ def parse_annotations(text: bytes) -> list[dict[str, Any]]:
     return annotations
 
 
-def _labels_of(shard: TsvFile) -> TsvFile | None:
-    path = shard.path.with_suffix(".label")
-    if not path.is_file():
-        return None
-    labels = TsvFile(path, path.with_name(f"{path.name}.lineidx"))
-    if len(labels) != len(shard):
-        raise ValueError(f"'{path}' has {len(labels)} rows, '{shard.path}' has {len(shard)}")
-    return labels
+def _parse_column(text: bytes) -> dict[str, Any]:
+    return {"annotations": parse_annotations(text)}

@@ -7,15 +7,20 @@ there is one, lists the shards, so that a missing one is noticed.
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from semsam.data.records import blame
 from semsam.utils.file_io import atomic_write, write_json
 
 MANIFEST = "shards.json"
+#: What the writer of shards has packed so far; gone when all is.
+PROGRESS = "progress.json"
 
 
 class TsvFile:
@@ -74,6 +79,67 @@ def _read_index(path: Path) -> np.ndarray:
         raise ValueError(f"'{path}' is not a list of offsets: {error}") from error
 
 
+class TsvRecords:
+    """Records of shards whose rows are name, json of the annotations, base64 image.
+
+    Where ``NAME.label`` lies beside ``NAME.tsv`` (with ``NAME.label.lineidx``), the last column of
+    its rows replaces the annotations.
+
+    Args:
+        folder: where the shards lie.
+        parse: turns the json into keys of the record; may raise what ``records.blame`` knows.
+
+    Raises:
+        FileNotFoundError: if a shard or an index is missing.
+        ValueError: if an index or a label file does not fit its shard.
+    """
+
+    def __init__(self, folder: str | Path, parse: Callable[[bytes], dict[str, Any]]) -> None:
+        self.shards = [TsvFile(path) for path in list_shards(folder)]
+        self.labels = [_labels_of(shard) for shard in self.shards]
+        self._parse = parse
+        self._ends = np.cumsum([len(shard) for shard in self.shards])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """One record.
+
+        Raises:
+            BadRecordError: if the row does not parse.
+        """
+        number, row = self._find(item)
+        where = f"{self.shards[number].path}:{row}"
+        labels = self.labels[number]
+        with blame(where):
+            name, annotations, image = self.shards[number][row]
+            if labels is not None:
+                annotations = labels[row][-1]
+            return {
+                "file_name": where,
+                "image_id": name.decode(),
+                "image_bytes": base64.b64decode(image, validate=True),
+                **self._parse(annotations),
+            }
+
+    def _find(self, item: int) -> tuple[int, int]:
+        """Shard and row in it."""
+        item = range(len(self))[item]
+        number = int(np.searchsorted(self._ends, item, side="right"))
+        return number, item - int(self._ends[number]) + len(self.shards[number])
+
+
+def _labels_of(shard: TsvFile) -> TsvFile | None:
+    path = shard.path.with_suffix(".label")
+    if not path.is_file():
+        return None
+    labels = TsvFile(path, path.with_name(f"{path.name}.lineidx"))
+    if len(labels) != len(shard):
+        raise ValueError(f"'{path}' has {len(labels)} rows, '{shard.path}' has {len(shard)}")
+    return labels
+
+
 def write_tsv(path: str | Path, rows: Iterable[Sequence[bytes]]) -> int:
     """Write a file and its index; both appear when they are whole, the index last.
 
@@ -113,12 +179,15 @@ def list_shards(folder: str | Path) -> list[Path]:
     Raises:
         FileNotFoundError: if the folder, a listed shard, the shard of an index, or every shard is
             missing.
+        ValueError: if the shards are still being written, or their writer was stopped.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"folder '{folder}' does not exist")
     if (folder / MANIFEST).is_file():
         shards = {folder / name for name in json.loads((folder / MANIFEST).read_text())["shards"]}
+    elif (folder / PROGRESS).is_file():
+        raise ValueError(f"'{folder}' is packed in part; repeat the command that packs it")
     else:
         indices = (p for p in folder.glob("*.lineidx") if not p.name.endswith(".label.lineidx"))
         shards = {*folder.glob("*.tsv"), *(index.with_suffix(".tsv") for index in indices)}

@@ -1,3 +1,4 @@
 """From a dataset's record to what a model takes."""
 
+from .caption import CaptionMapper
 from .promptable import PromptableMapper

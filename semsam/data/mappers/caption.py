@@ -1,0 +1,165 @@
+"""Images and their described regions, for models that answer a box with a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from semsam.config import CfgNode, configurable
+from semsam.data.build import DATASET_MAPPER
+from semsam.data.records import BadRecordError, LazyImage, Regions, decode_regions
+from semsam.data.text_flip import flip_caption
+from semsam.data.transforms import Geometry, LargeScaleJitter, ResizeShortestEdge
+from semsam.structures import Boxes, Instances, Prompts, PromptTargets
+
+#: Boxes no wider or higher than this after the jitter, in pixels, are dropped.
+MIN_SIDE = 1e-5
+#: Jitters drawn for an image until one leaves a region; a crop without any is no fault of the data.
+MAX_DRAWS = 10
+
+
+@DATASET_MAPPER.register
+class CaptionMapper:
+    """Reads an image with described regions; each region's box is a prompt.
+
+    Training: large-scale jitter to a square, a random choice of regions, a random phrase of each
+    (SCA, "Segment and Caption Anything", section 4). An image is mirrored only where every chosen
+    phrase stays true, "left" and "right" swapped. Evaluation: the image resized, all regions in
+    their order, all phrases as references.
+
+    Args:
+        is_train: which of the two.
+        jitter: the training augmentation.
+        resize: the evaluation resize.
+        num_prompts: at most so many regions an image in training.
+        padding: colour of what the jitter pads, RGB; the pixel mean, which the model sees as 0.
+        jpeg_draft: decode JPEGs at reduced size in training where that suffices.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        jitter: LargeScaleJitter,
+        resize: ResizeShortestEdge,
+        num_prompts: int = 16,
+        padding: Sequence[int] = (124, 116, 104),
+        jpeg_draft: bool = False,
+    ) -> None:
+        if num_prompts < 1:
+            raise ValueError(f"INPUT.NUM_PROMPTS is at least 1, not {num_prompts}")
+        self.is_train = is_train
+        self.jitter = jitter
+        self.resize = resize
+        self.num_prompts = num_prompts
+        self.padding = tuple(padding)
+        self.jpeg_draft = jpeg_draft
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
+        """Read INPUT, and the colour of the padding from MODEL.PIXEL_MEAN."""
+        node = cfg.INPUT
+        return {
+            "is_train": is_train,
+            "jitter": LargeScaleJitter(
+                node.IMAGE_SIZE, node.MIN_SCALE, node.MAX_SCALE, node.FLIP_PROB
+            ),
+            "resize": ResizeShortestEdge(node.MIN_SIZE_TEST, node.MAX_SIZE_TEST),
+            "num_prompts": node.NUM_PROMPTS,
+            "padding": [round(value) for value in cfg.MODEL.PIXEL_MEAN],
+            "jpeg_draft": node.JPEG_DRAFT,
+        }
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Map one record (see ``semsam.data.records``).
+
+        In training ``record["rng"]``, a ``numpy.random.Generator``, gives every random number: the
+        jitter's, the order of the regions, the phrase of each, further jitters where one left no
+        region.
+
+        Returns:
+            ``image`` (uint8 (3, h, w) RGB tensor), ``prompts`` (one image's boxes, XYXY pixels of
+            ``image``), ``file_name``, ``image_id``, and ``height`` and ``width`` of the frame in
+            which results are wanted: in training that of ``image``, else the photo's. In training
+            also ``instances`` (gt_boxes as the prompts, gt_captions: a text each) and ``targets``
+            (each prompt is answered by its own region); else ``region_ids`` (list of int) and
+            ``references`` (a list of texts each).
+
+        Raises:
+            BadRecordError: if the image or a region is damaged, or no region is left.
+        """
+        image = LazyImage(record)
+        regions = decode_regions(record, image.size)
+        source = {"file_name": record["file_name"], "image_id": record["image_id"]}
+        if not self.is_train:
+            geometry = self.resize(image.size)
+            return {
+                "image": self._pixels(image, geometry),
+                "prompts": Prompts.from_boxes(
+                    torch.from_numpy(geometry.apply_boxes(regions.boxes))
+                ),
+                "region_ids": regions.ids,
+                "references": regions.phrases,
+                "height": image.size[0],
+                "width": image.size[1],
+                **source,
+            }
+        geometry, boxes, captions = self._draw(record, image.size, regions)
+        numbers = torch.arange(len(captions))
+        gt_boxes = torch.from_numpy(boxes)
+        return {
+            "image": self._pixels(image, geometry),
+            "prompts": Prompts.from_boxes(gt_boxes),
+            "instances": Instances(geometry.output, gt_boxes=Boxes(gt_boxes), gt_captions=captions),
+            "targets": PromptTargets(numbers, numbers[:, None]),
+            "height": geometry.output[0],
+            "width": geometry.output[1],
+            **source,
+        }
+
+    def _pixels(self, image: LazyImage, geometry: Geometry) -> torch.Tensor:
+        reduce_to = geometry.resized if self.is_train and self.jpeg_draft else None
+        pixels = geometry.apply_image(image.decode(reduce_to), self.padding)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    def _draw(
+        self, record: dict[str, Any], size: tuple[int, int], regions: Regions
+    ) -> tuple[Geometry, np.ndarray, list[str]]:
+        """Geometry, (N, 4) boxes and N captions of a training sample."""
+        rng = record["rng"]
+        geometry = self.jitter(size, rng)
+        order = rng.permutation(len(regions.ids))
+        # For every region, so that these draws do not hang on which of them stay.
+        choices = rng.integers(0, [len(phrases) for phrases in regions.phrases])
+        phrases = [regions.phrases[number][choices[number]] for number in order]
+        for _ in range(MAX_DRAWS):
+            geometry, boxes, captions = self._place(geometry, regions.boxes[order], phrases)
+            if captions:
+                return geometry, boxes, captions
+            geometry = self.jitter(size, rng)
+        raise BadRecordError(f"{record['file_name']}: {MAX_DRAWS} crops left no region")
+
+    def _place(
+        self, geometry: Geometry, boxes: np.ndarray, phrases: list[str]
+    ) -> tuple[Geometry, np.ndarray, list[str]]:
+        """Choose regions and move them; without the flip where a caption forbids it."""
+        moved, captions = self._select(geometry, boxes, phrases)
+        if not geometry.flip:
+            return geometry, moved, captions
+        flipped = [text for text in map(flip_caption, captions) if text is not None]
+        if len(flipped) == len(captions):
+            return geometry, moved, flipped
+        return self._place(geometry.unflipped(), boxes, phrases)
+
+    def _select(
+        self, geometry: Geometry, boxes: np.ndarray, phrases: list[str]
+    ) -> tuple[np.ndarray, list[str]]:
+        """The first regions that are still inside: their moved boxes and phrases."""
+        moved = geometry.apply_boxes(boxes)
+        inside = ((moved[:, 2:] - moved[:, :2]) > MIN_SIDE).all(axis=1)
+        kept = np.flatnonzero(inside)[: self.num_prompts]
+        return moved[kept], [phrases[number] for number in kept]
