@@ -57,7 +57,7 @@ def test_every_model_has_a_configuration_that_loads(name):
     else:
         widths = {"b": 768, "l": 1024, "h": 1280}
         assert widths[name.split("vit-")[1][0]] == cfg.MODEL.SAM.EMBED_DIM
-        assert cfg.MODEL.SAM.LAYER_NORM_EPS == (1e-6 if name.startswith("sca") else 1e-5)
+        assert (1e-6 if name.startswith("sca") else 1e-5) == cfg.MODEL.SAM.LAYER_NORM_EPS
     three = "reproduce-sam" in name or not name.startswith("semantic-sam")
     assert (3 if three else 6) == cfg.MODEL.DECODER.NUM_TOKENS
 

@@ -25,7 +25,7 @@ _SCA = [
 #: Tables that older versions of transformers stored with a language model, and a timm network's
 #: classifier.
 _UNUSED = re.compile(
-    r"language_model\..*\.(rotary_emb\.inv_freq|attn\.(masked_)?bias)"
+    r"language_model\..*\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|attn\.(masked_)?bias)"
     r"|timm_vision_encoder\.head\..+"
 )
 

@@ -269,3 +269,29 @@ def text(fixture, heads):
     ids = fixture["in.input_ids"].flatten(0, 1).repeat_interleave(heads, dim=0)
     mask = fixture["in.attention_mask"].flatten(0, 1).repeat_interleave(heads, dim=0)
     return ids, mask.bool()
+
+
+def full_models():
+    path = GOLDEN / SCA / "keys_full.json"
+    if not path.is_file():
+        skip = pytest.mark.skip(reason=f"no {path}")
+        return [pytest.param(None, marks=skip, id=f"{SCA}/keys_full/none")]
+    found = json.loads(path.read_text())
+    return [pytest.param(v, id=f"{SCA}/keys_full/{name}") for name, v in found.items()]
+
+
+@pytest.mark.parametrize("full", full_models())
+def test_every_key_of_a_released_model_fills_a_parameter_or_is_known_unused(full, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(full["config"]["text_config"]))
+    meta = {"model_config": full["config"], "upstream_class": "ScaMultitaskV2Model"}
+    cfg = sca_cfg(meta, tmp_path)
+    cfg.MODEL.DEVICE = "meta"
+    cfg.MODEL.FREEZE = ["backbone", "decoder"]
+    with torch.device("meta"):
+        model = build_model(cfg)
+    ours = {name: list(value.shape) for name, value in model.state_dict().items()}
+    theirs = {sca_key(key): shape for key, shape in full["keys"].items()}
+    theirs.pop(None, None)
+    assert theirs == ours
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trainable == full["params_trainable"]
