@@ -24,7 +24,7 @@ SPICE_JAR = "spice-1.0.jar"
 #: One build of SPICE writes its results with Java's JavaScript engine, which Java 15 dropped.
 _LAST_WITH_JAVASCRIPT = 14
 #: Tokens that count in no metric. Brackets do count: coco-caption's list has them in upper case.
-_PUNCTUATION = frozenset("'' ' `` ` . ? ! , : - -- ... ;".split())
+_PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 #: The serialisation in SPICE reaches into these packages, which Java 17 closes.
 _OPENED = ("lang", "math", "util", "util.concurrent", "net", "text")
 

