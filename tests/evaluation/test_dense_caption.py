@@ -51,11 +51,20 @@ def test_boxes_of_one_place_become_their_mean_with_all_captions():
     assert texts == [["a", "c", "d"], ["b"]]
 
 
-def test_the_box_with_most_neighbours_is_merged_first_and_a_box_without_area_stays_alone():
-    # The second is near both others, which are not near each other.
-    boxes = torch.tensor([[0.0, 0, 10, 8], [0, 0, 10, 10], [0, 2, 10, 10], [5, 5, 5, 5]])
-    _, texts = merge_boxes(boxes, [["a"], ["b"], ["c"], ["d"]])
+def test_the_first_box_with_most_neighbours_takes_only_these():
+    # Each is near the next; the second has two neighbours, one of which the last loses to it.
+    tops = torch.tensor([0, 1.5, 3, 4.5])
+    boxes = torch.stack([torch.zeros(4), tops, torch.full((4,), 10.0), tops + 10], dim=1)
+    merged, texts = merge_boxes(boxes, [["a"], ["b"], ["c"], ["d"]])
     assert texts == [["a", "b", "c"], ["d"]]
+    assert merged[:, 1].tolist() == [1.5, 4.5]
+
+
+def test_a_box_without_area_stays_alone_and_overlaps_nothing():
+    boxes = torch.tensor([[5.0, 5, 5, 5], [0, 0, 10, 10]])
+    assert merge_boxes(boxes, [["a"], ["b"]])[1] == [["a"], ["b"]]
+    (match,) = match_boxes(boxes[:1], torch.ones(1), ["x"], boxes, [["a"], ["b"]])
+    assert (match.iou, match.first) == (0, False)
 
 
 def test_a_ground_truth_box_goes_to_the_best_score_at_whatever_iou():
