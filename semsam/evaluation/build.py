@@ -11,8 +11,8 @@ from semsam.utils.registry import Registry
 from .evaluator import DatasetEvaluators
 
 EVALUATOR = Registry("EVALUATOR")
-"""``cls(cfg, dataset_name)``; ``reset()``, ``process(inputs, outputs)``, ``evaluate()`` -> {task:
-{metric: float}}, the same on every rank."""
+"""``cls(cfg, dataset_name)`` gives a ``DatasetEvaluator``: ``reset()``, ``process(inputs,
+outputs)``, ``evaluate()`` -> {task: {metric: float}}, the same on every rank."""
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str) -> Any:
@@ -21,7 +21,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> Any:
     Raises:
         ValueError: if the metadata names none, or one that is not registered.
     """
-    from . import interactive  # noqa: F401  (fills the registry)
+    from . import caption, dense_caption, interactive  # noqa: F401  (fill the registry)
 
     key = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if key is None:

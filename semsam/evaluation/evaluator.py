@@ -31,6 +31,10 @@ class DatasetEvaluator:
         """Forget what was taken in."""
         raise NotImplementedError
 
+    def pending(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Records of a batch that the model has to see; to resume is to leave some out."""
+        return inputs
+
     def process(self, inputs: list[dict[str, Any]], outputs: list[Any]) -> None:
         """Take in the records of a batch and what the model made of them, in the same order."""
         raise NotImplementedError
@@ -54,6 +58,11 @@ class DatasetEvaluators(DatasetEvaluator):
         """Reset all."""
         for evaluator in self._evaluators:
             evaluator.reset()
+
+    def pending(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Records that any of them still needs."""
+        needed = {id(r) for evaluator in self._evaluators for r in evaluator.pending(inputs)}
+        return [record for record in inputs if id(record) in needed]
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[Any]) -> None:
         """Hand the batch to all."""
@@ -98,7 +107,8 @@ def inference_on_dataset(
         before = start
         for inputs in _progress(loader):
             waited += time.perf_counter() - before
-            evaluator.process(inputs, model(inputs))
+            if inputs := evaluator.pending(inputs):
+                evaluator.process(inputs, model(inputs))
             images += len(inputs)
             before = time.perf_counter()
     seconds = time.perf_counter() - start

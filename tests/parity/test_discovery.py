@@ -22,6 +22,12 @@ COVERED = {
 #: Kinds of parts that semsam does not have yet.
 PLANNED = {"semantic": "text encoder and class heads"}
 
+#: Systems whose fixtures state no kind, and the tests that find them.
+OWN_LAYOUT = {
+    "sam": "test_sam",
+    "sca": "test_sca, test_lsj and test_caption_metrics",
+}
+
 
 def folders():
     names = sorted(p.name for p in GOLDEN.iterdir() if p.is_dir()) if GOLDEN.is_dir() else []
@@ -30,6 +36,8 @@ def folders():
 
 @pytest.mark.parametrize("folder", folders())
 def test_a_system_without_tests_is_skipped_by_name(folder):
+    if folder in OWN_LAYOUT:
+        pytest.skip(f"'{folder}' has a layout of its own: {OWN_LAYOUT[folder]} read it")
     if folder != SEMANTIC_SAM:
         pytest.skip(f"semsam does not have the system '{folder}' yet")
     assert {f.meta["kind"] for f in all_fixtures(folder)} & COVERED
