@@ -30,14 +30,9 @@ CORE = [
 ]
 # The photos and the classical segmentation from which `make demo` builds its data set.
 DEMO = ["scikit-image>=0.25", "scikit-learn>=1.6"]
-<<<<<<< HEAD
 ANNOTATE = ["spacy>=3.8"]
-CAPTION_EVAL = ["pycocoevalcap>=1.2"]
-=======
-ANNOTATE = ["transformers>=5.0", "spacy>=3.8"]
 # Besides, Java; docs/evaluation.md says what each column needs.
 CAPTION_EVAL = ["pycocoevalcap>=1.2", "spacy>=3.8"]
->>>>>>> h1
 DEV = [
     "pytest>=8.3",
     "pytest-xdist>=3.6",
