@@ -192,6 +192,9 @@ class DefaultTrainer(SimpleTrainer):
             Results of the last evaluation by dataset; empty if DATASETS.TEST is.
         """
         start = self.start_iter
+        # A wrong setting of the evaluation shows now, not after the training.
+        for name in self.cfg.DATASETS.TEST:
+            self.build_evaluator(self.cfg, name)
         if not self._rank_states:
             self.checkpointer.begin_run()
         self.data_loader = self.build_train_loader(self.cfg, start * self.cfg.SOLVER.IMS_PER_BATCH)
