@@ -3,6 +3,7 @@
     python tools/demo.py photo.jpg --output out --point 320 240
     python tools/demo.py photos/ 'more/*.png' --output out --everything --levels 1 3
     python tools/demo.py photo.jpg --output out --config-file run/config.yaml --weights run/best.pth
+    python tools/demo.py photo.jpg --output out --model sca-vit-h-gpt2-large-vg --caption
 
 Each ``--point`` and each ``--box`` is a prompt of its own, in pixels of the photo, and gives a row
 of masks from whole to part. With neither, nor ``--everything``, the middle of the photo is clicked.
@@ -15,6 +16,8 @@ import argparse
 import glob
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from semsam import AutomaticMaskGenerator, SemSamPredictor, model_zoo
+from semsam import AutomaticMaskGenerator, RegionCaptioner, SemSamPredictor, model_zoo
 from semsam.data.records import LazyImage
 from semsam.inference.amg_utils import encode_mask, mask_box
 from semsam.utils.file_io import write_json
@@ -34,6 +37,8 @@ from semsam.utils.visualizer import draw_everything, draw_levels
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 #: Longer side of the picture of all masks, in pixels.
 PICTURE_SIDE = 1600
+#: Masks in it that carry their caption.
+MOST_LABELS = 20
 
 logger = logging.getLogger("semsam.demo")
 
@@ -48,6 +53,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--point", nargs=2, type=float, action="append", default=[], metavar="XY")
     parser.add_argument("--box", nargs=4, type=float, action="append", default=[], metavar="XYXY")
     parser.add_argument("--everything", action="store_true", help="masks of a grid of clicks")
+    parser.add_argument("--caption", action="store_true", help="say what each region shows (SCA)")
     parser.add_argument("--levels", type=int, nargs="+", help="from 1 (whole) to 6 (part)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", default="semantic-sam-swin-t", help="a name of the model zoo")
@@ -73,13 +79,18 @@ def main(args: argparse.Namespace) -> int:
         args.config_file or args.model, args.device, weights=args.weights, overrides=args.opts
     )
     predictor = SemSamPredictor(model, min_size=args.min_size)
-    generator = AutomaticMaskGenerator(
-        model,
-        points_per_side=args.points_per_side,
-        output_mode="coco_rle",
-        levels=args.levels,
-        min_size=args.min_size,
-    )
+    settings = {
+        "points_per_side": args.points_per_side,
+        "output_mode": "coco_rle",
+        "levels": args.levels,
+    }
+    if args.caption:
+        captioner = RegionCaptioner(model)
+        generate = partial(captioner.caption_everything, **settings)
+        answer = partial(caption_prompt, captioner)
+    else:
+        generate = AutomaticMaskGenerator(predictor, **settings).generate
+        answer = partial(answer_prompt, predictor, args.levels)
     names = output_names(paths)
     failed = []
     for path, name in tqdm(list(zip(paths, names, strict=True)), unit="image", disable=None):
@@ -87,9 +98,9 @@ def main(args: argparse.Namespace) -> int:
             image = np.array(LazyImage({"file_name": str(path)}).decode())
             result: dict[str, Any] = {"file_name": str(path), "size": list(image.shape[:2])}
             if args.point or args.box or not args.everything:
-                result["prompts"] = answer_prompts(predictor, image, args, Path(args.output, name))
+                result["prompts"] = answer_prompts(answer, image, args, Path(args.output, name))
             if args.everything:
-                result["everything"] = generator.generate(image)
+                result["everything"] = generate(image)
                 picture = picture_of_everything(image, result["everything"])
                 save(picture, Path(args.output, f"{name}_everything.png"))
         except ValueError as error:
@@ -103,7 +114,10 @@ def main(args: argparse.Namespace) -> int:
 
 
 def answer_prompts(
-    predictor: SemSamPredictor, image: np.ndarray, args: argparse.Namespace, stem: Path
+    answer: Callable[..., tuple[np.ndarray, dict[str, Any]]],
+    image: np.ndarray,
+    args: argparse.Namespace,
+    stem: Path,
 ) -> list[dict[str, Any]]:
     """Write a picture a prompt, and return what the json holds about each."""
     height, width = image.shape[:2]
@@ -111,20 +125,54 @@ def answer_prompts(
     prompts += [{"box": box} for box in args.box]
     if not prompts:
         prompts = [{"point": [width / 2, height / 2]}]
-    predictor.set_image(image)
     answers = []
     for index, prompt in enumerate(prompts):
-        point, box = prompt.get("point"), prompt.get("box")
-        masks, scores, _ = predictor.predict(point_coords=point, box=box)
-        levels = args.levels or range(1, len(masks) + 1)
-        if not all(1 <= level <= len(masks) for level in levels):
-            raise ValueError(f"levels are 1 to {len(masks)} for this model, got {args.levels}")
-        chosen = [level - 1 for level in levels]
-        captions = [f"level {i + 1} · IoU {scores[i]:.2f}" for i in chosen]
-        row = draw_levels(image, masks[chosen], captions, None if point is None else [point], box)
+        row, found = answer(image, first=index == 0, **prompt)
         save(row, stem.with_name(f"{stem.name}_prompt{index}.png"))
-        answers.append({**prompt, "masks": [describe(masks[i], scores[i], i + 1) for i in chosen]})
+        answers.append({**prompt, **found})
     return answers
+
+
+def answer_prompt(
+    predictor: SemSamPredictor,
+    wanted: list[int] | None,
+    image: np.ndarray,
+    first: bool,
+    point: list[float] | None = None,
+    box: list[float] | None = None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """A row of masks by level, and what they are; the first prompt of an image encodes it."""
+    if first:
+        predictor.set_image(image)
+    masks, scores, _ = predictor.predict(point_coords=point, box=box)
+    levels = wanted or range(1, len(masks) + 1)
+    if not all(1 <= level <= len(masks) for level in levels):
+        raise ValueError(f"levels are 1 to {len(masks)} for this model, got {wanted}")
+    chosen = [level - 1 for level in levels]
+    captions = [f"level {i + 1} · IoU {scores[i]:.2f}" for i in chosen]
+    row = draw_levels(image, masks[chosen], captions, None if point is None else [point], box)
+    return row, {"masks": [describe(masks[i], scores[i], i + 1) for i in chosen]}
+
+
+def caption_prompt(
+    captioner: RegionCaptioner,
+    image: np.ndarray,
+    first: bool,
+    point: list[float] | None = None,
+    box: list[float] | None = None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The mask of a region with its sentence, and what they are."""
+    if first:
+        captioner.set_image(image)
+    points, boxes = (None if x is None else [x] for x in (point, box))
+    found = captioner.caption(point_coords=points, boxes=boxes)
+    masks = found.pred_masks.cpu().numpy()
+    row = draw_levels(image, masks, found.pred_captions, points, box)
+    return row, {
+        "caption": found.pred_captions[0],
+        "caption_score": found.caption_scores[0].item(),
+        "masks": [describe(masks[0], found.scores[0].item(), 1)],
+    }
 
 
 def describe(mask: np.ndarray, score: float, level: int) -> dict[str, Any]:
@@ -143,9 +191,13 @@ def picture_of_everything(image: np.ndarray, records: list[dict[str, Any]]) -> n
     """All masks on the photo, at a size that screens show."""
     height, width = image.shape[:2]
     scale = PICTURE_SIDE / max(height, width)
+    # Sentences on small masks would hide each other.
+    large = sorted((r["area"] for r in records), reverse=True)[:MOST_LABELS]
+    labels = [r.get("caption", "") if r["area"] >= large[-1] else "" for r in records]
     if scale > 1:
-        masks = [coco_mask.decode(r["segmentation"]).astype(bool) for r in records]
-        return draw_everything(image, np.reshape(masks, (-1, height, width)), min(scale, 3.0))
+        whole = [coco_mask.decode(r["segmentation"]).astype(bool) for r in records]
+        masks = np.reshape(whole, (-1, height, width))
+        return draw_everything(image, masks, min(scale, 3.0), labels)
     # Shrink mask by mask: all masks of a large photo at once do not fit into memory.
     size = (round(width * scale), round(height * scale))
     small = [
@@ -153,7 +205,7 @@ def picture_of_everything(image: np.ndarray, records: list[dict[str, Any]]) -> n
         for r in records
     ]
     photo = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return draw_everything(photo, np.reshape(small, (-1, *photo.shape[:2])) > 127)
+    return draw_everything(photo, np.reshape(small, (-1, *photo.shape[:2])) > 127, labels=labels)
 
 
 def list_images(arguments: list[str]) -> list[Path]:

@@ -89,7 +89,7 @@ class Visualizer:
         Args:
             masks: (N, H, W) bool.
             colors: one a mask; distinct ones if None.
-            labels: written in the middle of each mask.
+            labels: written in the middle of each mask; an empty one is not.
             alpha: opacity of the fill.
 
         Raises:
@@ -102,7 +102,7 @@ class Visualizer:
             color = colors[index] if colors else distinct_color(int(index))
             self._draw_mask(masks[index], color, alpha)
         for mask, text in zip(masks, labels or [], strict=bool(labels)):
-            if mask.any():
+            if text and mask.any():
                 self._draw_label(text, _inner_point(mask) * self._factor, centre=True)
         return self
 
@@ -234,35 +234,55 @@ def draw_levels(
     return _captioned_row(panels, ["prompt", *captions])
 
 
-def draw_everything(image: np.ndarray, masks: ArrayLike, scale: float = 1.0) -> np.ndarray:
+def draw_everything(
+    image: np.ndarray,
+    masks: ArrayLike,
+    scale: float = 1.0,
+    labels: Sequence[str] | None = None,
+) -> np.ndarray:
     """All masks of a photo in one picture.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         masks: (N, H, W) bool.
         scale: size of the picture relative to the photo.
+        labels: written in the middle of each mask.
 
     Returns:
         (h, w, 3) uint8 RGB.
     """
-    return Visualizer(image, scale).fade(0.35).draw_masks(masks, alpha=0.5).image
+    return Visualizer(image, scale).fade(0.35).draw_masks(masks, labels=labels, alpha=0.5).image
 
 
 def _captioned_row(panels: list[np.ndarray], captions: Sequence[str]) -> np.ndarray:
     """Panels of one size on white, a caption under each."""
     height, width = panels[0].shape[:2]
     font = _font(max(14, round(height / 18)))
-    band = round(1.9 * font.size)
+    wrapped = [_wrap(caption, font, width) for caption in captions]
+    lines = max(text.count("\n") + 1 for text in wrapped)
+    band = round((0.6 + 1.3 * lines) * font.size)
     row = Image.new(
         "RGB", (len(panels) * (width + _GAP) + _GAP, height + band + _GAP), color=_WHITE
     )
     draw = ImageDraw.Draw(row)
-    for index, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
+    for index, (panel, caption) in enumerate(zip(panels, wrapped, strict=True)):
         x = _GAP + index * (width + _GAP)
         row.paste(Image.fromarray(panel), (x, _GAP))
         middle = (x + width / 2, _GAP + height + band / 2)
-        draw.text(middle, caption, font=font, fill=_INK, anchor="mm")
+        draw.multiline_text(middle, caption, font=font, fill=_INK, anchor="mm", align="center")
     return np.array(row)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Break a sentence between words where it would be wider than ``width`` pixels."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
 
 
 def _inner_point(mask: np.ndarray) -> np.ndarray:

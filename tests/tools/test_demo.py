@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from semsam.config import load_cfg
 from semsam.modeling import build_model
+from tests.tiny import tiny_caption_cfg, write_language_model
 
 from .tiny_run import CONFIG
 
@@ -124,3 +125,20 @@ def test_a_configuration_can_be_changed_from_the_command_line(demo, photos, tmp_
 def test_photos_of_one_name_keep_apart(tool):
     paths = [Path("x/a.jpg"), Path("y/a.png"), Path("z/b.png")]
     assert tool.output_names(paths) == ["a", "a-2", "b"]
+
+
+def test_captions_are_written_below_masks_and_into_the_json(tool, photos, tmp_path):
+    folder = tmp_path / "captioner"
+    folder.mkdir()
+    cfg = tiny_caption_cfg(write_language_model(tmp_path / "language_model"), MAX_LENGTH=6)
+    torch.manual_seed(0)
+    torch.save({"model": build_model(cfg).state_dict()}, folder / "model_final.pth")
+    (folder / "config.yaml").write_text(cfg.dump())
+    words = ["--output", tmp_path / "out", "--model", folder, "--device", "cpu", "--caption"]
+    words += ["--everything", "--points-per-side", 2, "--box", 4, 5, 30, 40, "--point", 9, 9]
+    assert tool.main(tool.parse_args([str(word) for word in (photos / "a.jpg", *words)])) == 0
+    content = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert [next(iter(prompt)) for prompt in content["prompts"]] == ["point", "box"]
+    assert all(isinstance(prompt["caption"], str) for prompt in content["prompts"])
+    assert all("caption" in record for record in content["everything"])
+    assert (tmp_path / "out" / "a_prompt1.png").is_file()

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from semsam.modeling import build_model
+from tests.evaluation.java import needs_java
 from tests.tiny import tiny_caption_cfg, tiny_sam_cfg, write_language_model
 
 REPO = Path(__file__).parents[2]
@@ -70,6 +71,7 @@ def run(config, output, *options):
 
 
 @pytest.mark.slow
+@needs_java
 def test_captions_are_learned_stored_without_what_is_frozen_and_evaluated_again(config, tmp_path):
     trained = run(config, tmp_path / "run")
     assert trained["regions"] == 16
