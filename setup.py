@@ -22,6 +22,7 @@ CORE = [
     "safetensors>=0.5",
     "timm>=1.0.15",
     "transformers>=5.0",
+    "tokenizers>=0.21",
     "huggingface_hub>=1.0",
     "pycocotools>=2.0.8",
     "faster-coco-eval>=1.6",

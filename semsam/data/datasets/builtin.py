@@ -15,6 +15,7 @@ from semsam.data.datasets.refcoco import load_refcoco
 from semsam.data.datasets.region_classes import load_coco_classes, load_objects365, load_v3det
 from semsam.data.datasets.regions import RegionsTsv
 from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTsv
+from semsam.data.datasets.sa1b_captions import Sa1bCaptions
 from semsam.data.datasets.visual_genome import load_visual_genome
 
 _SA1B = {
@@ -30,6 +31,7 @@ _REGION_TYPES: dict[str, Callable[..., Records]] = {
     "objects365": load_objects365,
     "v3det": load_v3det,
     "regions_tsv": RegionsTsv,
+    "sa1b_captions": Sa1bCaptions,
 }
 
 #: name -> type and place under ``$SEMSAM_DATASETS``.

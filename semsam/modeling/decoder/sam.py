@@ -115,14 +115,22 @@ class SamDecoder(nn.Module):
         }
 
     def prepare(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Add ``position``, the (1, C, h, w) encoding of the image embedding's cells."""
-        height, width = self.prompt_encoder.image_embedding_size
+        """Add what depends on the image alone.
+
+        Args:
+            features: ``image_embedding`` (B, C, h, w).
+
+        Returns:
+            ``features`` with ``position``, the (1, C, h, w) encoding of its cells.
+        """
+        image = features["image_embedding"]
         embed = self.prompt_encoder.shared_embedding
-        device = embed.positional_embedding.device
-        y = (torch.arange(height, device=device) + 0.5) / height
-        x = (torch.arange(width, device=device) + 0.5) / width
+        frame_height, frame_width = self.prompt_encoder.image_embedding_size
+        y = (torch.arange(image.shape[-2], device=image.device) + 0.5) / frame_height
+        x = (torch.arange(image.shape[-1], device=image.device) + 0.5) / frame_width
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-        return {**features, "position": embed(grid).permute(2, 0, 1)[None]}
+        position = embed(grid).permute(2, 0, 1)[None]
+        return {**features, "position": position}
 
     def forward(self, features: dict[str, Any], prompts: Prompts) -> PromptOutput:
         """Answer every prompt with K + 1 masks.

@@ -1,3 +1,3 @@
 """Pixel decoders: backbone maps -> multi-scale features and mask features."""
 
-from . import ms_deform
+from . import fpn_neck, ms_deform
