@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         n_head=args.heads,
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        # As wide as the usual 0.02 is for a model of a thousand channels.
+        initializer_range=args.width**-0.5,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,

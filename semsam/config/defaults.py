@@ -123,8 +123,9 @@ def _model() -> CN:
 def _caption() -> CN:
     """SCA's caption head (CaptionHead)."""
     node = CN()
-    # A causal language model: a name on the hub or a folder of transformers; a gguf file in it, if
-    # its weights are in that format; the tokenizer's name where it is another.
+    # A causal language model: a name on the hub, a folder of transformers, or package:NAME for the
+    # folder of an installed package; a gguf file in it, if its weights are in that format; the
+    # tokenizer's name where it is another.
     node.LANGUAGE_MODEL = "gpt2-large"
     node.GGUF_FILE = ""
     node.TOKENIZER = ""
@@ -143,6 +144,8 @@ def _caption() -> CN:
     node.PROJECTION = "linear"
     node.PROJECTION_NORM = ""
     node.NUM_TASK_TOKENS = 6
+    # Standard deviation of the head's initial weights; narrow models learn sooner from larger ones.
+    node.INIT_STD = 0.02
     # "caption" or "recognition", for regions that do not say.
     node.TASK = "caption"
     node.LABEL_SMOOTHING = 0.1

@@ -79,8 +79,10 @@ class SamDecoder(nn.Module):
                 ),
             )
         )
-        # Random frequencies are drawn once and never trained.
-        self.prompt_encoder.shared_embedding.requires_grad_(False)
+        # Random frequencies are drawn once and never trained. transformers draws them hundreds of
+        # times higher than segment-anything does, and places near each other would share nothing.
+        frequencies = self.prompt_encoder.shared_embedding.positional_embedding
+        nn.init.normal_(frequencies.requires_grad_(False))
         config = SamMaskDecoderConfig(
             hidden_size=hidden_dim,
             mlp_dim=dim_feedforward,

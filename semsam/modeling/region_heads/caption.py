@@ -14,7 +14,7 @@ from semsam.modeling.build import REGION_HEAD
 from semsam.modeling.text.language_model import IGNORED, CaptionTokenizer, load_language_model
 from semsam.structures import Instances, PromptOutput, PromptTargets
 
-from .region_tokens import MaskTokens, MixerTokens, RoiTokens
+from .region_tokens import MaskTokens, MixerTokens, RoiTokens, init_normal
 
 #: What the model is asked for; each has its own learned task tokens.
 TASKS = ("recognition", "caption")
@@ -38,6 +38,7 @@ class CaptionHead(nn.Module):
         label_smoothing: of the cross-entropy.
         num_beams: of the search for a caption; 1 is greedy.
         max_new_tokens: longest caption in tokens, the end included.
+        init_std: standard deviation of the initial projection and task tokens.
 
     Raises:
         ValueError: if the task is unknown.
@@ -59,6 +60,7 @@ class CaptionHead(nn.Module):
         label_smoothing: float = 0.1,
         num_beams: int = 3,
         max_new_tokens: int = 19,
+        init_std: float = 0.02,
     ) -> None:
         super().__init__()
         if task not in TASKS:
@@ -75,7 +77,8 @@ class CaptionHead(nn.Module):
         self.max_new_tokens = max_new_tokens
         width = language_model.get_input_embeddings().embedding_dim
         self.task_tokens = nn.Embedding(len(TASKS) * num_task_tokens, width)
-        nn.init.normal_(self.task_tokens.weight, std=0.02)
+        init_normal(self.task_tokens, init_std)
+        init_normal(self.projection, init_std)
         language_model.requires_grad_(train_language_model)
 
     @classmethod
@@ -96,6 +99,7 @@ class CaptionHead(nn.Module):
             "label_smoothing": node.LABEL_SMOOTHING,
             "num_beams": node.NUM_BEAMS,
             "max_new_tokens": node.MAX_LENGTH - 1,
+            "init_std": node.INIT_STD,
         }
 
     def train(self, mode: bool = True) -> CaptionHead:
@@ -293,8 +297,6 @@ def build_projection(dim: int, width: int, kind: str, norm: str) -> nn.Module:
 
     def layer(inputs: int) -> nn.Module:
         linear = nn.Linear(inputs, width)
-        nn.init.normal_(linear.weight, std=0.02)
-        nn.init.zeros_(linear.bias)
         if not norm:
             return linear
         if norm == "pre":
@@ -310,9 +312,10 @@ def _region_tokens(cfg: CfgNode, dim: int) -> nn.Module:
     node = cfg.MODEL.CAPTION
     mixer = (dim, node.NUM_LAYERS, cfg.MODEL.DECODER.NUM_HEADS, cfg.MODEL.DECODER.DIM_FEEDFORWARD)
     if node.TOKENS == "mixer":
-        return MixerTokens(*mixer, node.NUM_QUERIES, node.NUM_CAPTIONS, node.MIXER_READS)
+        shape = (node.NUM_QUERIES, node.NUM_CAPTIONS)
+        return MixerTokens(*mixer, *shape, node.MIXER_READS, node.INIT_STD)
     if node.TOKENS == "masks":
-        return MaskTokens(*mixer)
+        return MaskTokens(*mixer, node.INIT_STD)
     if node.TOKENS == "roi":
         return RoiTokens(node.ROI_SIZE)
     raise ValueError(f"MODEL.CAPTION.TOKENS is mixer, masks or roi, not '{node.TOKENS}'")

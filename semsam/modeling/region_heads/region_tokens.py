@@ -28,6 +28,7 @@ class MixerTokens(nn.Module):
         num_captions: H, captions a region.
         reads: ``"output"``: tokens and image as the mask decoder leaves them (as released);
             ``"input"``: the prompt's own tokens and the image embedding, beside the mask decoder.
+        init_std: standard deviation of the initial weights.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class MixerTokens(nn.Module):
         num_queries: int = 8,
         num_captions: int = 1,
         reads: str = "output",
+        init_std: float = 0.02,
     ) -> None:
         super().__init__()
         if reads not in ("output", "input"):
@@ -47,7 +49,7 @@ class MixerTokens(nn.Module):
         self.reads = reads
         self.mixer = two_way_transformer(dim, num_layers, num_heads, dim_feedforward)
         self.queries = nn.Embedding(num_captions * num_queries, dim)
-        _init_normal(self)
+        init_normal(self, init_std)
 
     def forward(self, output: PromptOutput) -> Tensor:
         """(R, H, Q, C) of the R valid prompts, images in order."""
@@ -62,11 +64,16 @@ class MaskTokens(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_layers: int = 12, num_heads: int = 8, dim_feedforward: int = 2048
+        self,
+        dim: int,
+        num_layers: int = 12,
+        num_heads: int = 8,
+        dim_feedforward: int = 2048,
+        init_std: float = 0.02,
     ) -> None:
         super().__init__()
         self.mixer = two_way_transformer(dim, num_layers, num_heads, dim_feedforward)
-        _init_normal(self)
+        init_normal(self, init_std)
 
     def forward(self, output: PromptOutput) -> Tensor:
         """(R, H, 1, C) of the R valid prompts, images in order."""
@@ -130,10 +137,10 @@ def _mix(mixer: nn.Module, output: PromptOutput, reads: str, queries: Tensor) ->
     return mixed
 
 
-def _init_normal(module: nn.Module) -> None:
-    """As SCA starts: weights N(0, 0.02), biases 0; norms keep 1 and 0."""
+def init_normal(module: nn.Module, std: float) -> None:
+    """As SCA starts (``std`` 0.02): weights normal, biases 0; norms keep 1 and 0."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=0.02)
+            nn.init.normal_(part.weight, std=std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)

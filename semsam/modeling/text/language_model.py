@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -13,11 +14,28 @@ from torch import Tensor, nn
 IGNORED = -100
 
 
+def find_folder(name: str) -> str:
+    """Where a language model is: ``package:NAME`` is the folder of an installed Python package.
+
+    Any other name is returned as it is, for transformers to find.
+
+    Raises:
+        ValueError: if the package is not installed.
+    """
+    if not name.startswith("package:"):
+        return name
+    package = name.removeprefix("package:")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"the package '{package}' of the language model is not installed")
+    return spec.submodule_search_locations[0]
+
+
 def load_language_model(name: str, gguf_file: str = "", pretrained: bool = True) -> nn.Module:
     """A causal language model in float32.
 
     Args:
-        name: a name on the hub, or a folder that transformers saved.
+        name: a name on the hub, a folder that transformers saved, or ``package:NAME``.
         gguf_file: the file in it, for weights in that format.
         pretrained: load its weights; False needs its ``config.json`` alone.
 
@@ -26,11 +44,11 @@ def load_language_model(name: str, gguf_file: str = "", pretrained: bool = True)
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    folder, extra = find_folder(name), {"gguf_file": gguf_file} if gguf_file else {}
     try:
         if pretrained:
-            extra = {"gguf_file": gguf_file} if gguf_file else {}
-            return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **extra)
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **extra)
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **extra))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load the language model '{name}': {error}") from error
 
@@ -39,7 +57,7 @@ class CaptionTokenizer:
     """Captions <-> ids of a language model. The tokenizer is read at its first use.
 
     Args:
-        name: a name on the hub, or a folder.
+        name: a name on the hub, a folder, or ``package:NAME``.
         max_length: longest caption in tokens, the end token and the one before the first included
             (20 in SCA's training).
         gguf_file: the file in the folder, where the tokenizer is inside it.
@@ -61,7 +79,7 @@ class CaptionTokenizer:
 
         extra = {"gguf_file": self.gguf_file} if self.gguf_file else {}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name, **extra)
+            tokenizer = AutoTokenizer.from_pretrained(find_folder(self.name), **extra)
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot load the tokenizer of '{self.name}': {error}") from error
         if tokenizer.eos_token_id is None:

@@ -108,3 +108,12 @@ def test_a_mask_of_an_earlier_answer_can_be_asked_again(model):
     _, first, low_res = predictor.predict(point_coords=[20, 16])
     _, second, _ = predictor.predict(point_coords=[20, 16], mask_input=low_res[0])
     assert abs(first - second).max() > 1e-5
+
+
+def test_an_untrained_model_encodes_near_places_alike_and_far_ones_differently():
+    torch.manual_seed(0)
+    decoder = build_model(tiny_sam_cfg()).decoder
+    places = torch.tensor([[0.5, 0.5], [0.51, 0.5], [0.9, 0.5]])
+    codes = torch.nn.functional.normalize(decoder.prompt_encoder.shared_embedding(places), dim=1)
+    assert codes[0] @ codes[1] > 0.9
+    assert codes[0] @ codes[2] < 0.5

