@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from semsam.config import CfgNode, configurable
@@ -19,6 +20,45 @@ def sam_neck(channels: int, out_channels: int) -> nn.Module:
     from transformers.models.sam.modeling_sam import SamVisionNeck
 
     return SamVisionNeck(SamVisionConfig(hidden_size=channels, output_channels=out_channels))
+
+
+def _attention_by_rows(config: Any, attention: Any) -> nn.Module:
+    """Attention to the whole image, a few rows of queries at a time where no gradient is kept.
+
+    The position bias alone has (heads, cells, cells) entries, 0.8 GB for ViT-B at 1024 pixels; of a
+    few rows it stays in the cache.
+    """
+    from transformers.models.sam.modeling_sam import SamVisionSdpaAttention
+
+    class AttentionByRows(SamVisionSdpaAttention):
+        def forward(
+            self, hidden_states: Tensor, output_attentions: bool = False
+        ) -> tuple[Tensor, Tensor | None]:
+            if torch.is_grad_enabled() or hidden_states.device.type != "cpu":
+                return super().forward(hidden_states, output_attentions)
+            batch, height, width, _ = hidden_states.shape
+            qkv = self.qkv(hidden_states).view(
+                batch, height * width, 3, self.num_attention_heads, -1
+            )
+            query, key, value = qkv.permute(2, 0, 3, 1, 4)
+            key = (key * self.scale).transpose(-2, -1).contiguous()
+            to_rows = self.get_rel_pos(height, height, self.rel_pos_h)
+            to_columns = self.get_rel_pos(width, width, self.rel_pos_w)
+            result = torch.empty_like(value)
+            rows = query.unflatten(2, (height, width))
+            for row in range(height):
+                asked = rows[:, :, row]
+                scores = (asked @ key).unflatten(-1, (height, width))
+                scores += (asked @ to_rows[row].T)[..., :, None]
+                scores += torch.einsum("bnwc,wkc->bnwk", asked, to_columns)[..., None, :]
+                weights = scores.flatten(-2).softmax(-1)
+                result[:, :, row * width : (row + 1) * width] = weights @ value
+            result = result.transpose(1, 2).reshape(batch, height, width, -1)
+            return self.proj(result), None
+
+    by_rows = AttentionByRows(config, window_size=0)
+    by_rows.load_state_dict(attention.state_dict())
+    return by_rows
 
 
 @BACKBONE.register
@@ -73,6 +113,9 @@ class SamViT(Backbone):
         )
         config._attn_implementation = "sdpa"
         self.net = SamVisionEncoder(config)
+        for index in global_attn_indexes:
+            layer = self.net.layers[index]
+            layer.attn = _attention_by_rows(config, layer.attn)
         if activation_checkpointing:
             self.net.gradient_checkpointing_enable()
         self.image_size = image_size

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from semsam.modeling.decoder.sam import two_way_transformer
+from semsam.modeling.decoder.sam import prompts_at_once, two_way_transformer
 from semsam.structures import PromptOutput
-
-#: Regions that the mixer takes at once where no gradient is kept; each holds a copy of the image.
-_CHUNK = 16
 
 
 class MixerTokens(nn.Module):
@@ -119,8 +116,7 @@ def _mix(mixer: nn.Module, output: PromptOutput, reads: str, queries: Tensor) ->
     # Prompts with as many tokens go together: padding would take part in attention.
     for count in counts.unique().tolist():
         alike = (counts == count).nonzero()[:, 0]
-        step = max(len(alike), 1) if torch.is_grad_enabled() else _CHUNK
-        for part in alike.split(step):
+        for part in alike.split(prompts_at_once(alike.device)):
             both = torch.cat([queries[part], tokens[part][:, :count]], dim=1)
             if of_output:
                 image = context["prompt_features"].flatten(0, 1)[rows[part]]
