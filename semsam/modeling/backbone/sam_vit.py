@@ -31,9 +31,7 @@ def _attention_by_rows(config: Any, attention: Any) -> nn.Module:
     from transformers.models.sam.modeling_sam import SamVisionSdpaAttention
 
     class AttentionByRows(SamVisionSdpaAttention):
-        def forward(
-            self, hidden_states: Tensor, output_attentions: bool = False
-        ) -> tuple[Tensor, Tensor | None]:
+        def forward(self, hidden_states: Tensor, output_attentions: bool = False) -> Any:
             if torch.is_grad_enabled() or hidden_states.device.type != "cpu":
                 return super().forward(hidden_states, output_attentions)
             batch, height, width, _ = hidden_states.shape
