@@ -15,8 +15,8 @@ BACKBONE = Registry("BACKBONE")
 """``cls(cfg)``; ``forward((B, 3, H, W))`` -> dict name -> (B, C, h, w); ``output_shape()``."""
 
 PIXEL_DECODER = Registry("PIXEL_DECODER")
-"""``cls(cfg, shapes)``; ``forward(dict)`` -> dict with what the decoder reads: ``mask_features`` and
-``multi_scale``, or ``image_embedding``."""
+"""``cls(cfg, shapes)``; ``forward(dict)`` -> dict with what the decoder reads: ``mask_features``
+and ``multi_scale``, or ``image_embedding``."""
 
 DECODER = Registry("DECODER")
 """``cls(cfg, num_extra_tokens)``; ``prepare(dict)`` -> dict, what depends on the image alone;
