@@ -137,10 +137,7 @@ class RegionCaptioner:
 
     def _best_masks(self, output: PromptOutput) -> tuple[Tensor, Tensor]:
         """(N, H, W) bool masks of the photo, and their (N,) predicted IoU."""
-        scores = output.scores[0]
-        if output.answering is not None:
-            scores = scores.masked_fill(~output.answering[0], -float("inf"))
-        best = scores.argmax(dim=1)
+        best = output.best_masks()[0]
         rows = torch.arange(len(best), device=best.device)
         masks = upsample_masks_binary(
             output.mask_logits[0, rows, best],
@@ -148,4 +145,4 @@ class RegionCaptioner:
             self.predictor.input_size,
             self.predictor.image_size,
         )
-        return masks, scores[rows, best]
+        return masks, output.scores[0, rows, best]

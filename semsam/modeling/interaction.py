@@ -49,10 +49,7 @@ def correct(
         click: add the click; the mask alone otherwise.
         rand: source of uniform draws.
     """
-    scores = output.scores
-    if output.answering is not None:
-        scores = scores.masked_fill(~output.answering, -float("inf"))
-    best = scores.argmax(dim=2)[..., None, None, None]
+    best = output.best_masks()[..., None, None, None]
     size = output.mask_logits.shape[-2:]
     masks = output.mask_logits.gather(2, best.expand(-1, -1, 1, *size))[:, :, 0]
     following = prompts.with_masks(masks.float())

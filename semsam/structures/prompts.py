@@ -259,6 +259,13 @@ class PromptOutput:
         """The mask of level 1, 2, ..."""
         return self.levels or tuple(range(self.num_masks))
 
+    def best_masks(self) -> Tensor:
+        """(B, N) index of the mask with the best score among those that answer the prompt."""
+        scores = self.scores
+        if self.answering is not None:
+            scores = scores.masked_fill(~self.answering, -float("inf"))
+        return scores.argmax(dim=2)
+
     def select_masks(self, order: Sequence[int]) -> PromptOutput:
         """Keep some of the K masks, in the given order; the heads' tokens and ``aux`` are dropped.
 

@@ -5,6 +5,8 @@ import pytest
 
 from semsam.config import CfgNode, configurable, get_cfg, load_cfg
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 
 def write(path: Path, text: str) -> str:
     path.write_text(dedent(text))
@@ -173,3 +175,13 @@ def test_a_subclass_inherits_the_translation():
             return {"width": cfg.SEED + 1}
 
     assert Wider(get_cfg()).width == get_cfg().SEED + 1
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS))
+)
+def test_every_configuration_that_ships_has_known_keys_and_numbers(path):
+    cfg = load_cfg(path)
+    # yaml reads 1e-4, without a point, as text.
+    assert isinstance(cfg.SOLVER.BASE_LR, float)
+    assert cfg.DATASETS.TRAIN

@@ -88,3 +88,16 @@ def test_masks_are_selected_in_the_given_order():
     assert picked.tokens.flatten().tolist() == [2, 0]
     with pytest.raises(ValueError, match="decoder of 3 masks"):
         output.select_masks([3])
+
+
+def test_the_best_mask_is_one_of_those_that_answer():
+    output = PromptOutput(
+        mask_logits=torch.zeros(1, 2, 3, 1, 1),
+        scores=torch.tensor([[[0.9, 0.2, 0.5], [0.9, 0.2, 0.5]]]),
+        boxes=None,
+        tokens=torch.zeros(1, 2, 3, 1),
+        valid=torch.ones(1, 2, dtype=torch.bool),
+        padded_size=(32, 32),
+        answering=torch.tensor([[[True, True, True], [False, True, True]]]),
+    )
+    assert output.best_masks().tolist() == [[0, 2]]
