@@ -13,6 +13,9 @@ from semsam.modeling.build import BACKBONE
 
 from .backbone import Backbone, ShapeSpec
 
+#: Rows of queries at a time: two rows of 64 cells with scores for 4,096 cells are 2 MB.
+_ROWS = 2
+
 
 def sam_neck(channels: int, out_channels: int) -> nn.Module:
     """Two convolutions and norms: (B, h, w, channels) -> (B, out_channels, h, w)."""
@@ -23,10 +26,10 @@ def sam_neck(channels: int, out_channels: int) -> nn.Module:
 
 
 def _attention_by_rows(config: Any, attention: Any) -> nn.Module:
-    """Attention to the whole image, a few rows of queries at a time where no gradient is kept.
+    """Attention to the whole image, a few rows of one head's queries at a time without gradients.
 
     The position bias alone has (heads, cells, cells) entries, 0.8 GB for ViT-B at 1024 pixels; of a
-    few rows it stays in the cache.
+    few rows of a head, everything stays in the cache.
     """
     from transformers.models.sam.modeling_sam import SamVisionSdpaAttention
 
@@ -36,23 +39,27 @@ def _attention_by_rows(config: Any, attention: Any) -> nn.Module:
                 return super().forward(hidden_states, output_attentions)
             batch, height, width, _ = hidden_states.shape
             qkv = self.qkv(hidden_states).view(
-                batch, height * width, 3, self.num_attention_heads, -1
+                batch, height, width, 3, self.num_attention_heads, -1
             )
-            query, key, value = qkv.permute(2, 0, 3, 1, 4)
-            key = (key * self.scale).transpose(-2, -1).contiguous()
-            to_rows = self.get_rel_pos(height, height, self.rel_pos_h)
-            to_columns = self.get_rel_pos(width, width, self.rel_pos_w)
-            result = torch.empty_like(value)
-            rows = query.unflatten(2, (height, width))
-            for row in range(height):
-                asked = rows[:, :, row]
-                scores = (asked @ key).unflatten(-1, (height, width))
-                scores += (asked @ to_rows[row].T)[..., :, None]
-                scores += torch.einsum("bnwc,wkc->bnwk", asked, to_columns)[..., None, :]
-                weights = scores.flatten(-2).softmax(-1)
-                result[:, :, row * width : (row + 1) * width] = weights @ value
-            result = result.transpose(1, 2).reshape(batch, height, width, -1)
-            return self.proj(result), None
+            query, key, value = qkv.permute(3, 0, 4, 1, 2, 5).flatten(1, 2)
+            keys = (key * self.scale).flatten(1, 2).transpose(-2, -1).contiguous()
+            values = value.flatten(1, 2).contiguous()
+            to_rows = self.get_rel_pos(height, height, self.rel_pos_h).to(query.dtype)
+            to_columns = self.get_rel_pos(width, width, self.rel_pos_w).to(query.dtype)
+            result = torch.empty_like(values)
+            for head, asked in enumerate(query):
+                by_row = torch.einsum("hwc,hkc->hwk", asked, to_rows)[..., :, None]
+                by_column = torch.einsum("hwc,wkc->hwk", asked, to_columns)[..., None, :]
+                for start in range(0, height, _ROWS):
+                    rows = slice(start, start + _ROWS)
+                    scores = (asked[rows].flatten(0, 1) @ keys[head]).view(-1, width, height, width)
+                    scores += by_row[rows]
+                    scores += by_column[rows]
+                    weights = scores.view(-1, height * width).softmax(-1)
+                    cells = slice(start * width, (start + _ROWS) * width)
+                    result[head, cells] = weights @ values[head]
+            result = result.unflatten(0, (batch, -1)).transpose(1, 2)
+            return self.proj(result.reshape(batch, height, width, -1)), None
 
     by_rows = AttentionByRows(config, window_size=0)
     by_rows.load_state_dict(attention.state_dict())

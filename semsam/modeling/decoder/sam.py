@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from semsam.config import CfgNode, configurable
+from semsam.layers.two_way import TwoWayTransformer, prompts_at_once
 from semsam.modeling.build import DECODER
 from semsam.structures import PromptOutput, Prompts
 
@@ -83,18 +84,20 @@ class SamDecoder(nn.Module):
         # times higher than segment-anything does, and places near each other would share nothing.
         frequencies = self.prompt_encoder.shared_embedding.positional_embedding
         nn.init.normal_(frequencies.requires_grad_(False))
-        config = SamMaskDecoderConfig(
-            hidden_size=hidden_dim,
-            mlp_dim=dim_feedforward,
-            num_hidden_layers=num_layers,
-            num_attention_heads=num_heads,
-            num_multimask_outputs=num_tokens,
-            iou_head_depth=iou_head_depth,
-            iou_head_hidden_dim=iou_head_dim,
-            layer_norm_eps=layer_norm_eps,
+        self.mask_decoder = SamMaskDecoder(
+            SamMaskDecoderConfig(
+                hidden_size=hidden_dim,
+                num_hidden_layers=0,
+                num_attention_heads=num_heads,
+                num_multimask_outputs=num_tokens,
+                iou_head_depth=iou_head_depth,
+                iou_head_hidden_dim=iou_head_dim,
+            )
         )
-        config._attn_implementation = "sdpa"
-        self.mask_decoder = SamMaskDecoder(config)
+        transformer = TwoWayTransformer(
+            hidden_dim, num_layers, num_heads, dim_feedforward, layer_norm_eps
+        )
+        self.mask_decoder.add_module("transformer", transformer)
         self.extra_tokens = nn.Embedding(num_extra_tokens, hidden_dim) if num_extra_tokens else None
 
     @classmethod
@@ -123,7 +126,8 @@ class SamDecoder(nn.Module):
             features: ``image_embedding`` (B, C, h, w).
 
         Returns:
-            ``features`` with ``position``, the (1, C, h, w) encoding of its cells.
+            ``features`` with ``position``, the (1, C, h, w) encoding of its cells, and ``places``,
+            what it is to each block of the decoder.
         """
         image = features["image_embedding"]
         embed = self.prompt_encoder.shared_embedding
@@ -132,13 +136,14 @@ class SamDecoder(nn.Module):
         x = (torch.arange(image.shape[-1], device=image.device) + 0.5) / frame_width
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
         position = embed(grid).permute(2, 0, 1)[None]
-        return {**features, "position": position}
+        places = self.mask_decoder.transformer.project(position)
+        return {**features, "position": position, "places": places}
 
     def forward(self, features: dict[str, Any], prompts: Prompts) -> PromptOutput:
         """Answer every prompt with K + 1 masks.
 
         Args:
-            features: from ``prepare``: ``image_embedding`` (B, C, h, w), ``position``,
+            features: from ``prepare``: ``image_embedding`` (B, C, h, w), ``position``, ``places``,
                 ``padded_size``.
             prompts: any number of foreground and background points, a box, a mask, or all of them.
 
@@ -204,14 +209,7 @@ class SamDecoder(nn.Module):
         tokens = torch.cat([outputs.expand(number, -1, -1), sparse.to(outputs.dtype)], dim=1)
         images = rows // max(prompts.num_prompts, 1)
         image = features["image_embedding"][images] + dense
-        height, width = image.shape[-2:]
-        tokens, image = decoder.transformer(
-            point_embeddings=tokens[:, None],
-            image_embeddings=image,
-            image_positional_embeddings=features["position"],
-            attention_similarity=None,
-        )
-        tokens, image = tokens[:, 0], image[:, 0].transpose(1, 2).unflatten(2, (height, width))
+        tokens, image = decoder.transformer(tokens, image, features["places"])
         masks, scores = self._heads(tokens, tokens[:, len(outputs) - 1], image)
         return _Answer(masks, scores, tokens, _all(tokens), sparse, _all(sparse), image)
 
@@ -253,44 +251,6 @@ class SamDecoder(nn.Module):
         )
         masks = torch.einsum("gkc,gchw->gkhw", kernels, image)
         return masks, decoder.iou_prediction_head(score_token)
-
-
-def prompts_at_once(device: torch.device) -> int:
-    """How many prompts go through a two-way transformer together; each has an image of its own.
-
-    On a CPU one image stays in the cache and 16 do not: a prompt at a time takes two thirds of the
-    time. Training keeps every activation in any case.
-    """
-    if torch.is_grad_enabled():
-        return 1 << 30
-    return 1 if device.type == "cpu" else 64
-
-
-def two_way_transformer(
-    hidden_dim: int,
-    num_layers: int,
-    num_heads: int,
-    dim_feedforward: int,
-    layer_norm_eps: float = 1e-6,
-) -> nn.Module:
-    """SAM's transformer of tokens and image, of any depth, for heads that go on from the decoder.
-
-    Called with ``point_embeddings`` (G, 1, T, C), ``image_embeddings`` (G, C, h, w),
-    ``image_positional_embeddings`` (1, C, h, w) and ``attention_similarity`` None it gives both as
-    (G, 1, T, C) and (G, 1, h * w, C).
-    """
-    from transformers.models.sam.configuration_sam import SamMaskDecoderConfig
-    from transformers.models.sam.modeling_sam import SamTwoWayTransformer
-
-    config = SamMaskDecoderConfig(
-        hidden_size=hidden_dim,
-        mlp_dim=dim_feedforward,
-        num_hidden_layers=num_layers,
-        num_attention_heads=num_heads,
-        layer_norm_eps=layer_norm_eps,
-    )
-    config._attn_implementation = "sdpa"
-    return SamTwoWayTransformer(config)
 
 
 class _Answer(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from semsam.modeling.decoder.sam import prompts_at_once, two_way_transformer
+from semsam.layers.two_way import TwoWayTransformer, prompts_at_once
 from semsam.structures import PromptOutput
 
 
@@ -44,7 +44,7 @@ class MixerTokens(nn.Module):
             raise ValueError(f"the mixer reads 'output' or 'input', not '{reads}'")
         self.shape = (num_captions, num_queries)
         self.reads = reads
-        self.mixer = two_way_transformer(dim, num_layers, num_heads, dim_feedforward)
+        self.mixer = TwoWayTransformer(dim, num_layers, num_heads, dim_feedforward)
         self.queries = nn.Embedding(num_captions * num_queries, dim)
         init_normal(self, init_std)
 
@@ -69,7 +69,7 @@ class MaskTokens(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
-        self.mixer = two_way_transformer(dim, num_layers, num_heads, dim_feedforward)
+        self.mixer = TwoWayTransformer(dim, num_layers, num_heads, dim_feedforward)
         init_normal(self, init_std)
 
     def forward(self, output: PromptOutput) -> Tensor:
@@ -104,7 +104,7 @@ class RoiTokens(nn.Module):
         return cells.flatten(2).transpose(1, 2)[:, None]
 
 
-def _mix(mixer: nn.Module, output: PromptOutput, reads: str, queries: Tensor) -> Tensor:
+def _mix(mixer: TwoWayTransformer, output: PromptOutput, reads: str, queries: Tensor) -> Tensor:
     """The (R, X, C) queries of the R valid prompts, as the mixer leaves them."""
     context = output.context
     of_output = reads == "output"
@@ -113,6 +113,7 @@ def _mix(mixer: nn.Module, output: PromptOutput, reads: str, queries: Tensor) ->
     rows = output.valid.flatten().nonzero()[:, 0]
     tokens, counts = tokens.flatten(0, 1)[rows], used.sum(-1).flatten()[rows]
     mixed = torch.zeros_like(queries)
+    places = mixer.project(context["position"])
     # Prompts with as many tokens go together: padding would take part in attention.
     for count in counts.unique().tolist():
         alike = (counts == count).nonzero()[:, 0]
@@ -123,13 +124,8 @@ def _mix(mixer: nn.Module, output: PromptOutput, reads: str, queries: Tensor) ->
             else:
                 image = context["image_embedding"][rows[part] // used.shape[1]]
                 image = image + context["dense_prompt"]
-            result, _ = mixer(
-                point_embeddings=both[:, None],
-                image_embeddings=image,
-                image_positional_embeddings=context["position"],
-                attention_similarity=None,
-            )
-            mixed[part] = result[:, 0, : queries.shape[1]].to(mixed.dtype)
+            result, _ = mixer(both, image, places)
+            mixed[part] = result[:, : queries.shape[1]].to(mixed.dtype)
     return mixed
 
 
