@@ -23,6 +23,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
@@ -60,6 +61,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     which.add_argument("--config-file", help="a yaml file instead; give --weights too")
     parser.add_argument("--weights", help="file or url instead of the model's own")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of products"
+    )
     parser.add_argument("--min-size", type=int, help="shorter side of the input")
     parser.add_argument("--points-per-side", type=int, default=32, help="for --everything")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config changes")
@@ -78,14 +82,15 @@ def main(args: argparse.Namespace) -> int:
     model: Any = model_zoo.get(
         args.config_file or args.model, args.device, weights=args.weights, overrides=args.opts
     )
-    predictor = SemSamPredictor(model, min_size=args.min_size)
+    dtype = getattr(torch, args.dtype)
+    predictor = SemSamPredictor(model, min_size=args.min_size, dtype=dtype)
     settings = {
         "points_per_side": args.points_per_side,
         "output_mode": "coco_rle",
         "levels": args.levels,
     }
     if args.caption:
-        captioner = RegionCaptioner(model)
+        captioner = RegionCaptioner(model, dtype=dtype)
         generate = partial(captioner.caption_everything, **settings)
         answer = partial(caption_prompt, captioner)
     else:

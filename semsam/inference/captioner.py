@@ -30,17 +30,20 @@ class RegionCaptioner:
     Args:
         model: with a ``CaptionHead``, as ``model_zoo.get`` gives it.
         regions_per_batch: regions that are decoded and described at once; bounds memory.
+        dtype: what products are computed in, as for ``SemSamPredictor``.
 
     Raises:
         ValueError: if the model has no caption head, or the number is not positive.
     """
 
-    def __init__(self, model: Any, regions_per_batch: int = 64) -> None:
+    def __init__(
+        self, model: Any, regions_per_batch: int = 64, dtype: torch.dtype = torch.float32
+    ) -> None:
         if "CaptionHead" not in getattr(model, "region_heads", {}):
             raise ValueError("the model has no CaptionHead: name one in MODEL.REGION_HEADS.NAMES")
         if regions_per_batch < 1:
             raise ValueError(f"regions_per_batch is at least 1, got {regions_per_batch}")
-        self.predictor = SemSamPredictor(model)
+        self.predictor = SemSamPredictor(model, dtype=dtype)
         self.head = model.region_heads["CaptionHead"]
         self.regions_per_batch = regions_per_batch
 
@@ -123,10 +126,10 @@ class RegionCaptioner:
             record.update(caption=text, caption_score=score)
         return records
 
-    @torch.inference_mode()
     def _describe(self, prompts: Prompts, num_beams: int | None, task: str | None) -> Instances:
         output = self.predictor.decode(prompts)
-        captions, scores = self.head.describe(output, task, num_beams)
+        with self.predictor.inference():
+            captions, scores = self.head.describe(output, task, num_beams)
         masks, quality = self._best_masks(output)
         found = Instances(self.predictor.image_size)
         found.pred_captions = captions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -54,14 +56,22 @@ class SemSamPredictor:
         model: as ``model_zoo.get`` gives it; it is put into evaluation mode.
         min_size: the shorter side of an image is resized to this before it enters the model; None
             for the model's own format.
+        dtype: what products are computed in: ``torch.bfloat16`` takes about half the time, for
+            masks that differ from those of float32 by a few pixels.
 
     Raises:
         ValueError: if the size is not positive.
     """
 
-    def __init__(self, model: ClickableModel, min_size: int | None = None) -> None:
+    def __init__(
+        self,
+        model: ClickableModel,
+        min_size: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         model.eval()
         self.model = model
+        self.dtype = dtype
         self.photo_format = model.photo_format
         if min_size is not None:
             self.photo_format = replace(self.photo_format, min_size=min_size, max_size=None)
@@ -103,7 +113,7 @@ class SemSamPredictor:
         check_image(image)
         self.reset_image()
         resized = self.photo_format.resize(image)
-        with torch.inference_mode():
+        with self.inference():
             record = {"image": torch.from_numpy(resized).permute(2, 0, 1)}
             features = self.model.encode_image(self.model.preprocess([record]))
         self._image_size = (image.shape[0], image.shape[1])
@@ -229,8 +239,19 @@ class SemSamPredictor:
             RuntimeError: if no image is set.
         """
         features = self._check_state()
-        with torch.inference_mode():
-            return self.model.decode(features, prompts.to(self.model.device))
+        with self.inference():
+            output = self.model.decode(features, prompts.to(self.model.device))
+            return replace(
+                output, mask_logits=output.mask_logits.float(), scores=output.scores.float()
+            )
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Compute without gradients, in ``dtype``."""
+        reduced = self.dtype != torch.float32
+        device = self.model.device.type
+        with torch.inference_mode(), torch.autocast(device, self.dtype, enabled=reduced):
+            yield
 
     @staticmethod
     def process_multi_mask(

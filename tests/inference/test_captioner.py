@@ -89,3 +89,12 @@ def test_a_region_that_cannot_be_is_refused(captioner, prompt, message):
 def test_a_model_without_a_caption_head_is_refused():
     with pytest.raises(ValueError, match="no CaptionHead"):
         RegionCaptioner(build_model(tiny_sam_cfg()))
+
+
+def test_bfloat16_describes_regions_much_as_float32_does(model, captioner, photo):
+    reduced = RegionCaptioner(model, dtype=torch.bfloat16)
+    reduced.set_image(photo)
+    exact, found = captioner.caption(boxes=BOXES), reduced.caption(boxes=BOXES)
+    assert found.caption_scores.dtype == torch.float32
+    torch.testing.assert_close(found.scores, exact.scores, atol=0.05, rtol=0)
+    torch.testing.assert_close(found.caption_scores, exact.caption_scores, atol=0.05, rtol=0)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from semsam import SemSamPredictor
 from semsam.modeling.decoder.mask_dino import level_order
@@ -158,3 +159,16 @@ def test_a_near_copy_of_a_better_mask_is_not_shown():
     assert by_area.tolist() == [0, 1]
     # The better mask had a notch of one pixel, which is filled.
     assert np.array_equal(shown[0], masks[0])
+
+
+def test_bfloat16_gives_nearly_the_same_masks_as_float32(tiny_model):
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+    answers = []
+    for dtype in (torch.float32, torch.bfloat16):
+        predictor = SemSamPredictor(tiny_model, min_size=64, dtype=dtype)
+        predictor.set_image(image)
+        answers.append(predictor.predict_batch([[40, 30], [10, 50]], return_logits=True))
+    for exact, reduced in zip(*answers, strict=True):
+        assert reduced.dtype == torch.float32
+        assert not torch.equal(exact, reduced)
+        assert (exact - reduced).abs().max() < 0.03 * exact.abs().max()
