@@ -162,7 +162,8 @@ class PromptableSegmentor(nn.Module):
         Args:
             batched_inputs: records with ``image`` (3, h, w) uint8 RGB and ``prompts``; to train
                 also ``instances`` (ground truth) and ``targets``; to predict optionally ``height``
-                and ``width`` of the frame in which results are wanted.
+                and ``width`` of the frame in which results are wanted, and ``predict_masks``, False
+                for no ``pred_masks`` and no ``mask_logits``.
 
         Returns:
             Training: name -> weighted scalar. Else one ``{"instances": Instances}`` an image with
@@ -182,7 +183,7 @@ class PromptableSegmentor(nn.Module):
         images = self.preprocess(batched_inputs)
         prompts = Prompts.collate([x["prompts"] for x in batched_inputs]).to(self.device)
         features = self._features(images, batched_inputs)
-        output = self.decode(features, prompts)
+        output = self.decode(features, prompts, self._reads_masks(batched_inputs))
         if self.training:
             return self._losses(features, prompts, output, batched_inputs)
         answers = output.select_masks(output.level_order)
@@ -230,9 +231,19 @@ class PromptableSegmentor(nn.Module):
         maps = self.embedding_cache.encode(pixels, images.tensor, self._encode)
         return self.decoder.prepare({**maps, "padded_size": images.padded_size})
 
-    def decode(self, features: dict[str, Any], prompts: Prompts) -> PromptOutput:
+    def decode(
+        self, features: dict[str, Any], prompts: Prompts, predict_masks: bool = True
+    ) -> PromptOutput:
         """Answer the prompts of the images that ``encode_image`` saw."""
-        return self.decoder(features, prompts)
+        return self.decoder(features, prompts, predict_masks)
+
+    def _reads_masks(self, records: list[dict[str, Any]]) -> bool:
+        """Whether anything looks at the masks of these records."""
+        if any(head.reads_masks for head in self.region_heads.values()):
+            return True
+        if self.training:
+            return self.criterion is not None
+        return any(record.get("predict_masks", True) for record in records)
 
     def _losses(
         self,
@@ -268,18 +279,17 @@ class PromptableSegmentor(nn.Module):
     ) -> Instances:
         size = (record.get("height", image_size[0]), record.get("width", image_size[1]))
         valid = answers.valid[index]
-        mask_logits = answers.mask_logits[index][valid]
         frame = answers.padded_size
         result = Instances(size)
-        result.pred_masks = upsample_masks_binary(
-            mask_logits, answers.padded_size, image_size, size
-        )
+        if record.get("predict_masks", True):
+            mask_logits = answers.mask_logits[index][valid]
+            result.pred_masks = upsample_masks_binary(mask_logits, frame, image_size, size)
+            result.mask_logits = mask_logits
         result.scores = answers.scores[index][valid]
         if answers.boxes is not None:
             scale = (size[1] / image_size[1] * frame[1], size[0] / image_size[0] * frame[0]) * 2
             boxes = box_cxcywh_to_xyxy(answers.boxes[index][valid])
             result.pred_boxes = boxes * boxes.new_tensor(scale)
-        result.mask_logits = mask_logits
         for name, values in more.items():
             own = values[index]
             kept = own[valid] if isinstance(own, Tensor) else list(compress(own, valid.tolist()))
