@@ -37,6 +37,8 @@ class BoundaryQualityHead(nn.Module):
 
     #: The masks' own tokens are enough: the head asks the decoder for no further token.
     num_tokens = 0
+    #: Its target is that of the masks.
+    reads_masks = True
 
     @configurable
     def __init__(self, token_dim: int, weight: float = 1.0) -> None:

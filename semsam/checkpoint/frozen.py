@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from semsam.config import CfgNode
+from semsam.utils.digest import digest_tensors
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,8 @@ class FrozenParts:
         return key.startswith(self.prefixes) if self.prefixes else False
 
     def digest(self, model: nn.Module) -> str:
-        """sha256 over the names and bytes of the frozen tensors, in the order of their names."""
-        total = hashlib.sha256()
-        for key, value in sorted(model.state_dict().items()):
-            if self.holds(key):
-                total.update(key.encode())
-                flat = value.detach().cpu().contiguous().view(-1)
-                total.update(flat.view(torch.uint8).numpy().tobytes())
-        return total.hexdigest()
+        """sha256 over the names and bytes of the frozen tensors."""
+        return digest_tensors({k: v for k, v in model.state_dict().items() if self.holds(k)})
 
     def check(self, model: nn.Module, source: str) -> None:
         """Raise ValueError unless the model holds the parts that the checkpoint was trained on."""

@@ -37,6 +37,9 @@ def _model() -> CN:
     model.PIXEL_STD = [58.395, 57.12, 57.375]
     # Modules that do not learn: "backbone", "decoder", "region_heads.CaptionHead.projection", ...
     model.FREEZE = []
+    # Folder in which the maps of a frozen encoder are kept from epoch to epoch, 2 MiB an image for
+    # SAM at 1024 pixels; "" for none. Training images may not vary (MIN_SCALE, FLIP_PROB).
+    model.EMBEDDING_CACHE = ""
     # Trade compute for memory in backbone and pixel decoder during training.
     model.ACTIVATION_CHECKPOINTING = False
 

@@ -40,15 +40,19 @@ def build_train_loader(cfg: CfgNode, start_sample: int = 0) -> DataLoader:
     or workers, so a run continues exactly where it stopped.
 
     Args:
-        cfg: DATASETS.TRAIN, DATALOADER, SEED, and IMS_PER_BATCH and GRAD_ACCUMULATION of SOLVER.
+        cfg: DATASETS.TRAIN, INPUT, DATALOADER, SEED, MODEL.EMBEDDING_CACHE, and IMS_PER_BATCH and
+            GRAD_ACCUMULATION of SOLVER.
         start_sample: samples that all ranks together have used before.
 
     Raises:
-        ValueError: if no dataset is named, or IMS_PER_BATCH cannot be divided evenly.
+        ValueError: if no dataset is named, IMS_PER_BATCH cannot be divided evenly, or images vary
+            from epoch to epoch although their embeddings are to be cached.
         FileNotFoundError: if a file of a dataset is missing.
     """
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty; name a dataset to train on")
+    if cfg.MODEL.EMBEDDING_CACHE:
+        _check_images_stay(cfg.INPUT)
     rank, world_size = comm.get_rank(), comm.get_world_size()
     total, parts = cfg.SOLVER.IMS_PER_BATCH, world_size * cfg.SOLVER.GRAD_ACCUMULATION
     if total < 1 or total % parts:
@@ -92,6 +96,18 @@ def build_test_loader(cfg: CfgNode, name: str) -> EvaluationLoader:
         generator=torch.Generator().manual_seed(0),
     )
     return EvaluationLoader(loader, name)
+
+
+def _check_images_stay(node: CfgNode) -> None:
+    """Raise ValueError if the jitter of INPUT makes another image of a photo in every epoch."""
+    low, high, flip = node.MIN_SCALE, node.MAX_SCALE, node.FLIP_PROB
+    # Above 1 the crop is random.
+    if low != high or high > 1 or flip:
+        raise ValueError(
+            "MODEL.EMBEDDING_CACHE needs images that are the same in every epoch: set "
+            "INPUT.MIN_SCALE and INPUT.MAX_SCALE to 1.0 (or to one value below) and "
+            f"INPUT.FLIP_PROB to 0.0; they are {low}, {high} and {flip}"
+        )
 
 
 def _allow_many_files() -> None:

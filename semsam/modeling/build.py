@@ -20,11 +20,12 @@ and ``multi_scale``, or ``image_embedding``."""
 
 DECODER = Registry("DECODER")
 """``cls(cfg, num_extra_tokens)``; ``prepare(dict)`` -> dict, what depends on the image alone;
-``forward(dict, Prompts)`` -> PromptOutput; ``token_dim``."""
+``forward(dict, Prompts, predict_masks)`` -> PromptOutput; ``token_dim``."""
 
 REGION_HEAD = Registry("REGION_HEAD")
-"""``cls(cfg, token_dim)``; ``num_tokens``; ``losses(PromptOutput, list[Instances],
-list[PromptTargets])`` -> dict of scalars; ``inference(PromptOutput)`` -> dict of (B, N, ...)."""
+"""``cls(cfg, token_dim)``; ``num_tokens``; ``reads_masks``, whether it needs ``mask_logits``;
+``losses(PromptOutput, list[Instances], list[PromptTargets])`` -> dict of scalars;
+``inference(PromptOutput)`` -> dict of (B, N, ...)."""
 
 CRITERION = Registry("CRITERION")
 """``cls(cfg)``; ``forward(PromptOutput, list[Instances], list[PromptTargets])`` -> dict of weighted

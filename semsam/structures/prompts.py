@@ -222,7 +222,8 @@ class PromptOutput:
     """What a decoder answers to B x N prompts with K masks each.
 
     Attributes:
-        mask_logits: (B, N, K, h, w) over the padded frame, at the decoder's stride.
+        mask_logits: (B, N, K, h, w) over the padded frame, at the decoder's stride; h and w are 0
+            where masks were not asked for.
         scores: (B, N, K) predicted quality (IoU) of each mask, not squashed.
         boxes: (B, N, K, 4) cx, cy, w, h in [0, 1] of the padded frame; None if not predicted.
         tokens: (B, N, T, C) every output token of a prompt: first those of the K masks, then the

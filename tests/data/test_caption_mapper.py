@@ -165,6 +165,7 @@ def test_evaluation_keeps_every_region_in_order_with_all_its_phrases():
     assert mapped["image"].shape == (3, 80, 120)
     assert mapped["region_ids"] == [0, 1, 2, 3]
     assert mapped["references"] == [["one", "two"]] * 4
+    assert mapped["predict_masks"] is False
     assert mapped["prompts"].boxes[0].tolist() == [[2 * x for x in box] for box in CORNERS]
     assert (mapped["height"], mapped["width"]) == SIZE
     assert (mapped["file_name"], mapped["image_id"]) == ("halves", 5)

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle_tools
 
+from semsam.modeling import build_model
 from semsam.structures import Instances, PromptOutput, PromptTargets
+from tests.tiny import tiny_cfg, training_record
 
 PROJECT = Path(__file__).parents[1]
 spec = importlib.util.spec_from_file_location("bq", PROJECT / "boundary_quality.py")
@@ -52,6 +54,15 @@ def test_an_answer_of_another_prompt_does_not_count():
     truth = torch.stack([square(4, 28), square(10, 16)])
     quality = bq.boundary_quality(square(4, 28)[None, None], truth, torch.tensor([[1, -1]]))
     assert quality.item() < 0.1
+
+
+def test_the_head_is_given_masks_where_it_learns_alone():
+    cfg = tiny_cfg()
+    bq.add_config(cfg)
+    cfg.MODEL.REGION_HEADS.NAMES, cfg.MODEL.CRITERION.NAME = ["BoundaryQualityHead"], ""
+    losses = build_model(cfg).train()([training_record(64, 96)])
+    assert set(losses) == {"loss_boundary_quality"}
+    assert torch.isfinite(losses["loss_boundary_quality"])
 
 
 def test_ground_truth_is_brought_to_the_decoders_stride():

@@ -86,8 +86,8 @@ class CaptionMapper:
             ``image``), ``file_name``, ``image_id``, and ``height`` and ``width`` of the frame in
             which results are wanted: in training that of ``image``, else the photo's. In training
             also ``instances`` (gt_boxes as the prompts, gt_captions: a text each) and ``targets``
-            (each prompt is answered by its own region); else ``region_ids`` (list of int) and
-            ``references`` (a list of texts each).
+            (each prompt is answered by its own region); else ``region_ids`` (list of int),
+            ``references`` (a list of texts each), and ``predict_masks`` False: words are evaluated.
 
         Raises:
             BadRecordError: if the image or a region is damaged, or no region is left.
@@ -104,6 +104,7 @@ class CaptionMapper:
                 ),
                 "region_ids": regions.ids,
                 "references": regions.phrases,
+                "predict_masks": False,
                 "height": image.size[0],
                 "width": image.size[1],
                 **source,

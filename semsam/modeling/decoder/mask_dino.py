@@ -137,12 +137,15 @@ class MaskDINODecoder(nn.Module):
         shapes = [(x.shape[-2], x.shape[-1]) for x in levels]
         return {**features, "values": values, "spatial_shapes": shapes}
 
-    def forward(self, features: dict[str, Any], prompts: Prompts) -> PromptOutput:
+    def forward(
+        self, features: dict[str, Any], prompts: Prompts, predict_masks: bool = True
+    ) -> PromptOutput:
         """Answer every prompt with K masks.
 
         Args:
             features: from ``prepare``, with ``padded_size``.
             prompts: one click or one box each.
+            predict_masks: False to leave the masks out; see ``PromptOutput.mask_logits``.
 
         Returns:
             Output of the last layer; while training, ``aux`` holds the earlier layers.
@@ -175,7 +178,7 @@ class MaskDINODecoder(nn.Module):
 
         first = 0 if self.training else len(states) - 1
         outputs = [
-            self._heads(state, anchor, features, prompts.valid)
+            self._heads(state, anchor, features, prompts.valid, predict_masks)
             for state, anchor in zip(states[first:], references[first:], strict=True)
         ]
         outputs[-1].aux.extend(outputs[:-1])
@@ -203,19 +206,27 @@ class MaskDINODecoder(nn.Module):
         return boxes / scale, torch.where(prompts.has_box, BOX, click_type)
 
     def _heads(
-        self, state: Tensor, anchor: Tensor, features: dict[str, Any], valid: Tensor
+        self,
+        state: Tensor,
+        anchor: Tensor,
+        features: dict[str, Any],
+        valid: Tensor,
+        predict_masks: bool,
     ) -> PromptOutput:
         shape = (valid.shape[1], self.token_embed.num_embeddings)
         # The second application of the same norm: the released weights were trained with it.
         tokens = self.norm(state).unflatten(1, shape)
         masked = tokens[:, :, : self.num_tokens]
-        kernels = self.mask_head(masked)
-        mask_logits = torch.einsum("bnkc,bchw->bnkhw", kernels, features["mask_features"])
+        scores = self.score_head(masked).squeeze(-1)
+        mask_logits = scores.new_empty(*scores.shape, 0, 0)
+        if predict_masks:
+            kernels = self.mask_head(masked)
+            mask_logits = torch.einsum("bnkc,bchw->bnkhw", kernels, features["mask_features"])
         anchor = anchor.unflatten(1, shape)[:, :, : self.num_tokens]
         boxes = (self.box_head(masked) + inverse_sigmoid(anchor)).sigmoid()
         return PromptOutput(
             mask_logits=mask_logits,
-            scores=self.score_head(masked).squeeze(-1),
+            scores=scores,
             boxes=boxes,
             tokens=tokens,
             valid=valid,

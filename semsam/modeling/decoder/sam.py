@@ -139,13 +139,16 @@ class SamDecoder(nn.Module):
         places = self.mask_decoder.transformer.project(position)
         return {**features, "position": position, "places": places}
 
-    def forward(self, features: dict[str, Any], prompts: Prompts) -> PromptOutput:
+    def forward(
+        self, features: dict[str, Any], prompts: Prompts, predict_masks: bool = True
+    ) -> PromptOutput:
         """Answer every prompt with K + 1 masks.
 
         Args:
             features: from ``prepare``: ``image_embedding`` (B, C, h, w), ``position``, ``places``,
                 ``padded_size``.
             prompts: any number of foreground and background points, a box, a mask, or all of them.
+            predict_masks: False to leave the masks out; see ``PromptOutput.mask_logits``.
 
         Returns:
             ``tokens``: the masks' K + 1, the extra ones, the score's, and the prompt's own.
@@ -168,9 +171,9 @@ class SamDecoder(nn.Module):
         rows = [(kinds == kind).nonzero()[:, 0] for kind in kinds.unique().tolist() if kind >= 0]
         step = prompts_at_once(kinds.device)
         rows = [part for row in rows for part in row.split(step)]
-        parts = [self._answer(features, prompts, row) for row in rows]
+        parts = [self._answer(features, prompts, row, predict_masks) for row in rows]
         if not parts:
-            rows, parts = [kinds.new_zeros(0)], [self._no_answer(features)]
+            rows, parts = [kinds.new_zeros(0)], [self._no_answer(features, predict_masks)]
         answer = _Answer(
             *(_scatter(part, rows, (batch, number)) for part in zip(*parts, strict=True))
         )
@@ -198,7 +201,9 @@ class SamDecoder(nn.Module):
             },
         )
 
-    def _answer(self, features: dict[str, Any], prompts: Prompts, rows: Tensor) -> _Answer:
+    def _answer(
+        self, features: dict[str, Any], prompts: Prompts, rows: Tensor, predict_masks: bool
+    ) -> _Answer:
         """Decode prompts of one kind, given by their position among all B x N."""
         sparse, dense = self._embed(prompts, rows)
         decoder, number = self.mask_decoder, len(rows)
@@ -210,15 +215,15 @@ class SamDecoder(nn.Module):
         images = rows // max(prompts.num_prompts, 1)
         image = features["image_embedding"][images] + dense
         tokens, image = decoder.transformer(tokens, image, features["places"])
-        masks, scores = self._heads(tokens, tokens[:, len(outputs) - 1], image)
+        masks, scores = self._heads(tokens, tokens[:, len(outputs) - 1], image, predict_masks)
         return _Answer(masks, scores, tokens, _all(tokens), sparse, _all(sparse), image)
 
-    def _no_answer(self, features: dict[str, Any]) -> _Answer:
+    def _no_answer(self, features: dict[str, Any], predict_masks: bool) -> _Answer:
         """The answer to no prompt at all; transformers' attention cannot be asked for it."""
         image = features["image_embedding"][:0]
         sparse = image.new_zeros(0, 0, self.token_dim)
         tokens = image.new_zeros(0, self.num_tokens + 2, self.token_dim)
-        masks, scores = self._heads(tokens, tokens[:, 0], image)
+        masks, scores = self._heads(tokens, tokens[:, 0], image, predict_masks)
         return _Answer(masks, scores, tokens, _all(tokens), sparse, _all(sparse), image)
 
     def _embed(self, prompts: Prompts, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,16 +246,20 @@ class SamDecoder(nn.Module):
             return points.new_zeros(len(rows), 0, self.token_dim), dense
         return sparse[0], dense
 
-    def _heads(self, tokens: Tensor, score_token: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _heads(
+        self, tokens: Tensor, score_token: Tensor, image: Tensor, predict_masks: bool
+    ) -> tuple[Tensor, Tensor]:
         """(G, T, C) tokens, (G, C) token, (G, C, h, w) image -> masks and scores of each token."""
         decoder = self.mask_decoder
+        scores = decoder.iou_prediction_head(score_token)
+        if not predict_masks:
+            return scores.new_empty(*scores.shape, 0, 0), scores
         image = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(image)))
         image = decoder.activation(decoder.upscale_conv2(image))
         kernels = torch.stack(
             [mlp(tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
         )
-        masks = torch.einsum("gkc,gchw->gkhw", kernels, image)
-        return masks, decoder.iou_prediction_head(score_token)
+        return torch.einsum("gkc,gchw->gkhw", kernels, image), scores
 
 
 class _Answer(NamedTuple):

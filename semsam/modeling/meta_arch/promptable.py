@@ -18,6 +18,7 @@ from semsam.modeling.build import (
     PIXEL_DECODER,
     REGION_HEAD,
 )
+from semsam.modeling.embedding_cache import EmbeddingCache
 from semsam.modeling.interaction import clicks_of_rounds, correct
 from semsam.modeling.postprocessing import upsample_masks_binary
 from semsam.structures import (
@@ -49,6 +50,12 @@ class PromptableSegmentor(nn.Module):
         freeze: names of modules that do not learn ("backbone", "decoder", ...); they stay in
             evaluation mode.
         photo_format: how a predictor hands over a photo; the default if None.
+        embedding_cache: where ``forward`` keeps what a frozen encoder (backbone and pixel decoder)
+            makes of an image.
+
+    Raises:
+        ValueError: if there is nothing of a name in ``freeze``, or the encoder of an
+            ``embedding_cache`` is not in it.
     """
 
     pixel_mean: Tensor
@@ -68,6 +75,7 @@ class PromptableSegmentor(nn.Module):
         prompt_rounds: int = 1,
         freeze: Sequence[str] = (),
         photo_format: PhotoFormat | None = None,
+        embedding_cache: EmbeddingCache | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -79,6 +87,13 @@ class PromptableSegmentor(nn.Module):
         self.frozen = tuple(self._submodule(name) for name in freeze)
         for module in self.frozen:
             module.requires_grad_(False)
+        learning = [name for name in self._encoder() if name not in freeze]
+        if embedding_cache is not None and learning:
+            raise ValueError(
+                "MODEL.EMBEDDING_CACHE needs an encoder that does not learn: add "
+                f"{', '.join(learning)} to MODEL.FREEZE, which is {list(freeze)}"
+            )
+        self.embedding_cache = embedding_cache
         self.photo_format = photo_format or PhotoFormat()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
@@ -89,16 +104,16 @@ class PromptableSegmentor(nn.Module):
         model, photo = cfg.MODEL, cfg.INPUT.PHOTO
         backbone = BACKBONE.get(model.BACKBONE.NAME)(cfg)
         shapes = backbone.output_shape()
-        pixel_decoder = None
+        encoder = {"backbone": backbone}
         if model.PIXEL_DECODER.NAME:
-            pixel_decoder = PIXEL_DECODER.get(model.PIXEL_DECODER.NAME)(cfg, shapes)
+            encoder["pixel_decoder"] = PIXEL_DECODER.get(model.PIXEL_DECODER.NAME)(cfg, shapes)
         head_classes = {name: REGION_HEAD.get(name) for name in model.REGION_HEADS.NAMES}
         extra = sum(head.num_tokens for head in head_classes.values())
         decoder = DECODER.get(model.DECODER.NAME)(cfg, num_extra_tokens=extra)
         criterion = CRITERION.get(model.CRITERION.NAME)(cfg) if model.CRITERION.NAME else None
         return {
-            "backbone": backbone,
-            "pixel_decoder": pixel_decoder,
+            "pixel_decoder": None,
+            **encoder,
             "decoder": decoder,
             "region_heads": {n: h(cfg, decoder.token_dim) for n, h in head_classes.items()},
             "criterion": criterion,
@@ -112,7 +127,13 @@ class PromptableSegmentor(nn.Module):
                 interpolation=photo.INTERPOLATION,
                 click_ratio=photo.CLICK_RATIO,
             ),
+            "embedding_cache": EmbeddingCache(cfg, encoder) if model.EMBEDDING_CACHE else None,
         }
+
+    def _encoder(self) -> dict[str, nn.Module]:
+        """The parts that see the image alone, by name."""
+        parts = {"backbone": self.backbone, "pixel_decoder": self.pixel_decoder}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def _submodule(self, name: str) -> nn.Module:
         try:
@@ -141,7 +162,8 @@ class PromptableSegmentor(nn.Module):
         Args:
             batched_inputs: records with ``image`` (3, h, w) uint8 RGB and ``prompts``; to train
                 also ``instances`` (ground truth) and ``targets``; to predict optionally ``height``
-                and ``width`` of the frame in which results are wanted.
+                and ``width`` of the frame in which results are wanted, and ``predict_masks``, False
+                for no ``pred_masks`` and no ``mask_logits``.
 
         Returns:
             Training: name -> weighted scalar. Else one ``{"instances": Instances}`` an image with
@@ -160,8 +182,8 @@ class PromptableSegmentor(nn.Module):
                 )
         images = self.preprocess(batched_inputs)
         prompts = Prompts.collate([x["prompts"] for x in batched_inputs]).to(self.device)
-        features = self.encode_image(images)
-        output = self.decode(features, prompts)
+        features = self._features(images, batched_inputs)
+        output = self.decode(features, prompts, self._reads_masks(batched_inputs))
         if self.training:
             return self._losses(features, prompts, output, batched_inputs)
         answers = output.select_masks(output.level_order)
@@ -189,14 +211,39 @@ class PromptableSegmentor(nn.Module):
 
     def encode_image(self, images: ImageList) -> dict[str, Any]:
         """Everything that depends on the images alone; keep it to decode many prompts."""
-        features = self.backbone(images.tensor)
-        if self.pixel_decoder is not None:
-            features = self.pixel_decoder(features)
-        return self.decoder.prepare({**features, "padded_size": images.padded_size})
+        maps = self._encode(images.tensor)
+        return self.decoder.prepare({**maps, "padded_size": images.padded_size})
 
-    def decode(self, features: dict[str, Any], prompts: Prompts) -> PromptOutput:
+    def _encode(self, images: Tensor) -> dict[str, Any]:
+        """(B, 3, H, W) -> what backbone and pixel decoder make of them."""
+        parts = self._encoder().values()
+        learns = images.requires_grad or any(p.requires_grad for x in parts for p in x.parameters())
+        # Without a gradient encoders may take ways that need less memory.
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            maps = self.backbone(images)
+            return maps if self.pixel_decoder is None else self.pixel_decoder(maps)
+
+    def _features(self, images: ImageList, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """``encode_image``, but images that the cache knows are not encoded again."""
+        if self.embedding_cache is None:
+            return self.encode_image(images)
+        pixels = [record["image"] for record in records]
+        maps = self.embedding_cache.encode(pixels, images.tensor, self._encode)
+        return self.decoder.prepare({**maps, "padded_size": images.padded_size})
+
+    def decode(
+        self, features: dict[str, Any], prompts: Prompts, predict_masks: bool = True
+    ) -> PromptOutput:
         """Answer the prompts of the images that ``encode_image`` saw."""
-        return self.decoder(features, prompts)
+        return self.decoder(features, prompts, predict_masks)
+
+    def _reads_masks(self, records: list[dict[str, Any]]) -> bool:
+        """Whether anything looks at the masks of these records."""
+        if any(head.reads_masks for head in self.region_heads.values()):
+            return True
+        if self.training:
+            return self.criterion is not None
+        return any(record.get("predict_masks", True) for record in records)
 
     def _losses(
         self,
@@ -232,18 +279,17 @@ class PromptableSegmentor(nn.Module):
     ) -> Instances:
         size = (record.get("height", image_size[0]), record.get("width", image_size[1]))
         valid = answers.valid[index]
-        mask_logits = answers.mask_logits[index][valid]
         frame = answers.padded_size
         result = Instances(size)
-        result.pred_masks = upsample_masks_binary(
-            mask_logits, answers.padded_size, image_size, size
-        )
+        if record.get("predict_masks", True):
+            mask_logits = answers.mask_logits[index][valid]
+            result.pred_masks = upsample_masks_binary(mask_logits, frame, image_size, size)
+            result.mask_logits = mask_logits
         result.scores = answers.scores[index][valid]
         if answers.boxes is not None:
             scale = (size[1] / image_size[1] * frame[1], size[0] / image_size[0] * frame[0]) * 2
             boxes = box_cxcywh_to_xyxy(answers.boxes[index][valid])
             result.pred_boxes = boxes * boxes.new_tensor(scale)
-        result.mask_logits = mask_logits
         for name, values in more.items():
             own = values[index]
             kept = own[valid] if isinstance(own, Tensor) else list(compress(own, valid.tolist()))

@@ -45,6 +45,7 @@ class CaptionHead(nn.Module):
     """
 
     num_tokens = 0
+    reads_masks = False
 
     @configurable
     def __init__(
