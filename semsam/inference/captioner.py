@@ -13,6 +13,7 @@ from semsam import model_zoo
 from semsam.modeling.postprocessing import upsample_masks_binary
 from semsam.structures import Instances, PromptOutput, Prompts
 
+from .amg_utils import outer_boxes
 from .automatic import AutomaticMaskGenerator
 from .predictor import SemSamPredictor
 
@@ -115,8 +116,7 @@ class RegionCaptioner:
         records = AutomaticMaskGenerator(self.predictor, **kwargs).generate(image)
         if not records:
             return records
-        x, y, w, h = np.array([r["bbox"] for r in records], dtype=np.float32).T
-        found = self.caption(boxes=np.stack([x, y, x + w + 1, y + h + 1], axis=1))
+        found = self.caption(boxes=outer_boxes(records))
         for record, text, score in zip(
             records, found.pred_captions, found.caption_scores.tolist(), strict=True
         ):
