@@ -93,27 +93,27 @@ def tiny_sam_cfg() -> CfgNode:
 WORDS = ["<end>", "a", "red", "blue", "dog", "cat", "on", "grass", "<unknown>"]
 
 
-def write_language_model(folder) -> str:
+def write_language_model(folder, seed=0, **changes) -> str:
     """A GPT-2 of a few thousand random weights and a tokenizer of WORDS, as transformers saves."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    torch.manual_seed(0)
-    # Large weights and no dropout: it learns, and differs from prefix to prefix, at once.
-    config = GPT2Config(
-        vocab_size=len(WORDS),
-        n_positions=48,
-        n_embd=32,
-        n_layer=2,
-        n_head=2,
-        bos_token_id=0,
-        eos_token_id=0,
-        initializer_range=0.2,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    torch.manual_seed(seed)
+    settings = {
+        "vocab_size": len(WORDS),
+        "n_positions": 48,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 2,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        # Large weights and no dropout: it learns, and differs from prefix to prefix, at once.
+        "initializer_range": 0.2,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }
+    GPT2LMHeadModel(GPT2Config(**{**settings, **changes})).save_pretrained(folder)
     words = {word: i for i, word in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

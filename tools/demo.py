@@ -7,6 +7,7 @@
 
 Each ``--point`` and each ``--box`` is a prompt of its own, in pixels of the photo, and gives a row
 of masks from whole to part. With neither, nor ``--everything``, the middle of the photo is clicked.
+``--caption`` says what is there; ``--text-prefix "a photo of"`` begins every sentence.
 ``NAME.json`` holds the masks of ``NAME.jpg`` as COCO run lengths.
 """
 
@@ -55,6 +56,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--box", nargs=4, type=float, action="append", default=[], metavar="XYXY")
     parser.add_argument("--everything", action="store_true", help="masks of a grid of clicks")
     parser.add_argument("--caption", action="store_true", help="say what each region shows (SCA)")
+    parser.add_argument("--task", choices=("caption", "recognition"), help="of --caption")
+    parser.add_argument("--text-prefix", default="", help="words that each caption begins with")
     parser.add_argument("--levels", type=int, nargs="+", help="from 1 (whole) to 6 (part)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", default="semantic-sam-swin-t", help="a name of the model zoo")
@@ -67,7 +70,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--min-size", type=int, help="shorter side of the input")
     parser.add_argument("--points-per-side", type=int, default=32, help="for --everything")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config changes")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if (args.task or args.text_prefix) and not args.caption:
+        parser.error("--task and --text-prefix go with --caption")
+    return args
 
 
 def main(args: argparse.Namespace) -> int:
@@ -91,8 +97,9 @@ def main(args: argparse.Namespace) -> int:
     }
     if args.caption:
         captioner = RegionCaptioner(model, dtype=dtype)
-        generate = partial(captioner.caption_everything, **settings)
-        answer = partial(caption_prompt, captioner)
+        asked = {"task": args.task, "text_prefix": args.text_prefix}
+        generate = partial(captioner.caption_everything, **asked, **settings)
+        answer = partial(caption_prompt, captioner, asked)
     else:
         generate = AutomaticMaskGenerator(predictor, **settings).generate
         answer = partial(answer_prompt, predictor, args.levels)
@@ -161,6 +168,7 @@ def answer_prompt(
 
 def caption_prompt(
     captioner: RegionCaptioner,
+    asked: dict[str, Any],
     image: np.ndarray,
     first: bool,
     point: list[float] | None = None,
@@ -170,7 +178,7 @@ def caption_prompt(
     if first:
         captioner.set_image(image)
     points, boxes = (None if x is None else [x] for x in (point, box))
-    found = captioner.caption(point_coords=points, boxes=boxes)
+    found = captioner.caption(point_coords=points, boxes=boxes, **asked)
     masks = found.pred_masks.cpu().numpy()
     row = draw_levels(image, masks, found.pred_captions, points, box)
     return row, {

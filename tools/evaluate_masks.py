@@ -10,16 +10,10 @@ by predicted IoU. An unreadable image is named and left out.
 from __future__ import annotations
 
 import argparse
-import logging
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from semsam import AutomaticMaskGenerator, model_zoo
-from semsam.data.catalog import DatasetCatalog
-from semsam.data.records import BadRecordError, LazyImage
-from semsam.data.samplers import InferenceSampler
+from semsam.data.photos import Photos
 from semsam.engine import launch
 from semsam.evaluation import inference_on_dataset, print_table
 from semsam.evaluation.coco import AutomaticMaskEvaluator
@@ -27,27 +21,6 @@ from semsam.modeling.build import resolve_device
 from semsam.utils import comm
 from semsam.utils.file_io import write_json
 from semsam.utils.logger import setup_logger
-
-logger = logging.getLogger("semsam.evaluate_masks")
-
-
-class Photos:
-    """This rank's records of a dataset, each with its ``photo`` decoded; bad ones are left out."""
-
-    def __init__(self, dataset: str) -> None:
-        self.records = DatasetCatalog.get(dataset)
-        self.rows = InferenceSampler(len(self.records), comm.get_rank(), comm.get_world_size())
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        for row in self.rows:
-            try:
-                record = self.records[row]
-                yield [{**record, "photo": np.array(LazyImage(record).decode())}]
-            except BadRecordError as error:
-                logger.warning("row left out of the evaluation: %s", error)
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -24,7 +24,7 @@ from .convert_sam import (
     is_transformers_sam,
 )
 from .convert_sca import convert_sca, is_sca
-from .frozen import FrozenParts
+from .frozen import LANGUAGE_MODEL, FrozenParts
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,10 @@ _FAMILIES = [
     (is_sca, convert_sca),
     (is_transformers_sam, convert_transformers_sam),
 ]
+
+
+#: Keys of a kind that an error names.
+MOST_LISTED = 30
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -115,7 +119,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a key is left over, a parameter is not filled, or shapes differ; all listed.
+        ValueError: if a key is left over, a parameter is not filled, or shapes differ; listed, and
+            a language model that is another is named.
     """
     state_dict, frozen = read_checkpoint(path)
     if frozen is not None:
@@ -191,7 +196,7 @@ def _load_strictly(
         if k in own and v.shape != own[k].shape
     ]
     problems = [
-        f"{len(keys)} {what}: {', '.join(keys)}"
+        f"{len(keys)} {what}: {_listed(keys)}"
         for what, keys in (
             ("parameters that the file does not fill", missing),
             ("keys that the model does not have", unexpected),
@@ -200,8 +205,17 @@ def _load_strictly(
         if keys
     ]
     if problems:
+        theirs = any(key.startswith(LANGUAGE_MODEL) for key in state_dict)
+        wrong = (*missing, *unexpected, *mismatched)
+        if theirs and any(problem.startswith(LANGUAGE_MODEL) for problem in wrong):
+            problems.insert(0, "its language model is not that of MODEL.CAPTION.LANGUAGE_MODEL")
         raise ValueError(f"'{source}' does not fit the model: " + "; ".join(problems))
     model.load_state_dict(state_dict, strict=False)
+
+
+def _listed(keys: list[str]) -> str:
+    more = len(keys) - MOST_LISTED
+    return ", ".join(keys[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _heads_without_weights(model: nn.Module, state_dict: dict[str, Tensor]) -> list[str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,76 +13,13 @@ from semsam.utils import comm
 from .build import EVALUATOR
 from .caption_metrics import COLUMNS, CaptionScorer
 from .evaluator import DatasetEvaluator, Results, gather_by_image
+from .prediction_file import PredictionFile
 
 logger = logging.getLogger(__name__)
 
 TASK = "captions"
-
-
-class PredictionFile:
-    """The predictions of a dataset, a json line a region, a file a rank.
-
-    Lines are appended as predictions come, so that an interruption costs at most half a line.
-
-    Args:
-        folder: where ``predictions-<dataset>[-rank<n>].jsonl`` is; made with the first line.
-        dataset_name: characters that a file name should not have become ``_``.
-    """
-
-    #: What a line has; ``scores`` (of its masks, by the model) only if the model gives them.
-    KEYS = ("image_id", "region_id", "references", "candidate")
-
-    def __init__(self, folder: str | Path, dataset_name: str) -> None:
-        self._folder = Path(folder)
-        self._stem = "predictions-" + re.sub(r"[^\w.-]+", "_", dataset_name)
-        rank = f"-rank{comm.get_rank()}" if comm.get_world_size() > 1 else ""
-        #: Where this rank writes.
-        self.path = self._folder / f"{self._stem}{rank}.jsonl"
-
-    def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Write rows behind what is there."""
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(text)
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Rows of all ranks' files, whatever the number of ranks then; half a last line is dropped.
-
-        Raises:
-            ValueError: if another line is broken; names file and line.
-        """
-        for path in self._files():
-            content = path.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                logger.warning("%s: dropped its last line, which is incomplete", path)
-                if path == self.path:
-                    # The next line must not continue it.
-                    os.truncate(path, whole)
-            for number, line in enumerate(content[:whole].splitlines(), 1):
-                yield self._row(line, f"{path}, line {number}")
-
-    def clear(self) -> None:
-        """Delete the files of all ranks."""
-        for path in self._files():
-            path.unlink()
-
-    def _files(self) -> list[Path]:
-        pattern = re.compile(re.escape(self._stem) + r"(-rank\d+)?\.jsonl")
-        found = self._folder.glob("predictions-*.jsonl")
-        return sorted(path for path in found if pattern.fullmatch(path.name))
-
-    def _row(self, line: bytes, where: str) -> dict[str, Any]:
-        cure = "remove the line, or start anew with TEST.CAPTION.RESUME False"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}; {cure}") from None
-        missing = [key for key in self.KEYS if not isinstance(row, dict) or key not in row]
-        if missing:
-            raise ValueError(f"{where}: it lacks {missing}; {cure}")
-        return row
+#: What a line of the file has, besides ``scores`` (of its masks) if the model gives them.
+KEYS = ("image_id", "region_id", "references", "candidate")
 
 
 @EVALUATOR.register
@@ -114,7 +48,7 @@ class CaptionEvaluator(DatasetEvaluator):
     ) -> None:
         self._scorer = scorer
         self._dataset_name = dataset_name
-        self._file = PredictionFile(output_dir, dataset_name)
+        self._file = PredictionFile(output_dir, f"predictions-{dataset_name}", KEYS)
         self._resume = resume
         # By image_id and region_id, a row of the file.
         self._rows: dict[tuple[Any, int], dict[str, Any]] = {}
@@ -139,16 +73,10 @@ class CaptionEvaluator(DatasetEvaluator):
             ValueError: if a line of the file is broken.
         """
         self._rows = {}
-        if self._resume:
-            for row in self._file.read():
-                self._rows.setdefault((row["image_id"], row["region_id"]), row)
-            if self._rows:
-                logger.info("%d regions were captioned before", len(self._rows))
-            return
-        if comm.is_main_process():
-            self._file.clear()
-        # Before another rank writes.
-        comm.synchronize()
+        for row in self._file.start(self._resume):
+            self._rows.setdefault((row["image_id"], row["region_id"]), row)
+        if self._rows:
+            logger.info("%d regions were captioned before", len(self._rows))
 
     def pending(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Records with a region of which there is no prediction yet."""

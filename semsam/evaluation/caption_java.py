@@ -71,13 +71,10 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Sc
     Raises:
         RuntimeError: if Java or pycocoevalcap is missing, or METEOR fails.
     """
-    jar = _pycocoevalcap() / "meteor" / "meteor-1.5.jar"
-    command = [find_java(), "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", str(jar)]
-    command += ["-", "-", "-stdio", "-l", "en", "-norm"]
     # Messages go to a file: nobody empties a pipe while the scores are read.
     with tempfile.TemporaryFile("w+") as messages:
         process = subprocess.Popen(
-            command,
+            meteor_command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=messages,
@@ -99,6 +96,17 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Sc
                 with contextlib.suppress(OSError):
                     pipe.close()  # type: ignore[union-attr]
             process.wait()
+
+
+def meteor_command() -> list[str]:
+    """What starts METEOR; nothing is started.
+
+    Raises:
+        RuntimeError: if Java or pycocoevalcap is missing.
+    """
+    jar = _pycocoevalcap() / "meteor" / "meteor-1.5.jar"
+    command = [find_java(), "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", str(jar)]
+    return [*command, "-", "-", "-stdio", "-l", "en", "-norm"]
 
 
 def spice(

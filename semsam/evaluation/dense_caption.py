@@ -15,8 +15,10 @@ with the details of its released evaluation:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +27,20 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from semsam.config import CfgNode, configurable
+from semsam.data.records import decode_regions
 from semsam.structures import Boxes
 from semsam.utils import comm
 
 from .build import EVALUATOR
-from .caption_java import meteor
+from .caption_java import meteor, meteor_command
 from .evaluator import DatasetEvaluator, Results, gather_by_image
+from .prediction_file import PredictionFile
 
+logger = logging.getLogger(__name__)
+
+TASK = "dense captions"
+#: What a line of the file has: of an image, what was found and the ground truth.
+KEYS = ("image_id", "boxes", "scores", "captions", "gt_boxes", "references")
 IOU_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 METEOR_THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 MERGE_IOU = 0.7
@@ -122,7 +131,7 @@ def match_boxes(
     return matches
 
 
-def dense_caption_ap(matches: Sequence[Match], number: int) -> dict[str, float]:
+def dense_caption_ap(matches: Sequence[Match], number: int) -> Results:
     """Average precision over a dataset.
 
     Args:
@@ -130,7 +139,9 @@ def dense_caption_ap(matches: Sequence[Match], number: int) -> dict[str, float]:
         number: of merged ground-truth boxes, at least 1.
 
     Returns:
-        In percent: ``mAP`` (boxes and captions) and ``mAP boxes`` (any caption is right).
+        In percent ``mAP`` and, for each threshold t of IoU, ``AP IoU t``: of the task "dense
+        captions" (means over the METEOR thresholds), "any caption" (boxes alone decide), and
+        "METEOR > t" for each threshold.
 
     Raises:
         RuntimeError: if Java or pycocoevalcap is missing.
@@ -144,37 +155,85 @@ def dense_caption_ap(matches: Sequence[Match], number: int) -> dict[str, float]:
         candidates = [matches[i].candidate for i in compared]
         quality[compared] = meteor(candidates, [matches[i].references for i in compared]).each
 
-    def mean(least_qualities: Sequence[float]) -> float:
-        values = [
-            _average_precision((overlap >= least) & (quality > quality_least), number)
-            for least in IOU_THRESHOLDS
-            for quality_least in least_qualities
-        ]
-        return 100 * float(np.mean(values))
+    def column(least_qualities: Sequence[float]) -> dict[str, float]:
+        found = {}
+        for least in IOU_THRESHOLDS:
+            rights = [(overlap >= least) & (quality > value) for value in least_qualities]
+            values = [_average_precision(right, number) for right in rights]
+            found[f"AP IoU {least}"] = 100 * float(np.mean(values))
+        return {"mAP": float(np.mean(list(found.values()))), **found}
 
-    return {"mAP": mean(METEOR_THRESHOLDS), "mAP boxes": mean([_NO_METEOR])}
+    return {
+        TASK: column(METEOR_THRESHOLDS),
+        "any caption": column([_NO_METEOR]),
+        **{f"METEOR > {least}": column([least]) for least in METEOR_THRESHOLDS},
+    }
+
+
+def region_truth(record: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """The ``gt_boxes`` and ``references`` of a dataset's record, for the evaluator.
+
+    Args:
+        record: of regions, see ``semsam.data.records``.
+        size: (height, width) of its photo.
+
+    Raises:
+        BadRecordError: as ``decode_regions``.
+    """
+    regions = decode_regions(record, size)
+    return {"gt_boxes": torch.from_numpy(regions.boxes), "references": regions.phrases}
 
 
 @EVALUATOR.register
 class DenseCaptionEvaluator(DatasetEvaluator):
-    """mAP of boxes with captions (DenseCap), as :func:`dense_caption_ap` computes it."""
+    """mAP of boxes with captions (DenseCap), as :func:`dense_caption_ap` computes it.
+
+    Args:
+        dataset_name: names the file of predictions, ``dense-predictions-<dataset>.jsonl``, with a
+            json line an image.
+        output_dir: where that file is written, see :class:`PredictionFile`.
+        resume: read back what an interrupted evaluation has written, instead of deleting it. The
+            predictions must be of the same model and dataset, which is not checked.
+
+    Raises:
+        RuntimeError: if Java or pycocoevalcap is missing.
+    """
 
     @configurable
-    def __init__(self) -> None:
-        self.reset()
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
-        """Nothing depends on the configuration."""
-        return {}
-
-    def reset(self) -> None:
-        """Forget what was taken in."""
+    def __init__(self, dataset_name: str, output_dir: str | Path, resume: bool = False) -> None:
+        # Half a day of predictions should not end with this error.
+        meteor_command()
+        self._file = PredictionFile(output_dir, f"dense-predictions-{dataset_name}", KEYS)
+        self._resume = resume
         # Matches, and the number of merged ground-truth boxes, of each image.
         self._images: dict[Any, tuple[list[Match], int]] = {}
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
+        """``OUTPUT_DIR`` for the file of predictions, and ``TEST.CAPTION.RESUME``."""
+        return {
+            "dataset_name": dataset_name,
+            "output_dir": cfg.OUTPUT_DIR,
+            "resume": cfg.TEST.CAPTION.RESUME,
+        }
+
+    def reset(self) -> None:
+        """Forget what was taken in, and delete the file or, to resume, read it.
+
+        Raises:
+            ValueError: if a line of the file is broken.
+        """
+        rows = self._file.start(self._resume)
+        self._images = {row["image_id"]: _compare(row) for row in rows}
+        if rows:
+            logger.info("%d images were described before", len(self._images))
+
+    def pending(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Records of images of which there is no prediction yet."""
+        return [record for record in inputs if record["image_id"] not in self._images]
+
     def process(self, inputs: list[dict[str, Any]], outputs: list[Any]) -> None:
-        """Take in a batch.
+        """Take in a batch and write it; an image that is there already is left as it is.
 
         Args:
             inputs: ``file_name``, ``image_id``, ``gt_boxes`` (M boxes of the photo, XYXY pixels)
@@ -187,26 +246,16 @@ class DenseCaptionEvaluator(DatasetEvaluator):
                 names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):
-            name, found = record["file_name"], output["instances"]
-            truth, references = _as_tensor(record["gt_boxes"]), record["references"]
-            if len(truth) != len(references):
-                raise ValueError(
-                    f"'{name}': {len(truth)} gt_boxes, but references of {len(references)}"
-                )
-            if found.scores.dim() != 1:
-                raise ValueError(
-                    f"'{name}': one score a box is expected, got {tuple(found.scores.shape)}"
-                )
-            merged, texts = merge_boxes(truth, references)
-            boxes = _as_tensor(found.pred_boxes)
-            matches = match_boxes(boxes, found.scores.cpu(), found.pred_captions, merged, texts)
-            self._images[record["image_id"]] = matches, len(merged)
+            row = _row(record, output["instances"])
+            if row["image_id"] not in self._images:
+                self._file.append([row])
+                self._images[row["image_id"]] = _compare(row)
 
     def evaluate(self) -> Results:
-        """Task "dense captions": ``mAP``, ``mAP boxes`` and the number of merged ``regions``.
+        """The tasks of :func:`dense_caption_ap`, and the number of merged ``regions``.
 
         Raises:
-            RuntimeError: if no image has a ground-truth box, or Java or pycocoevalcap is missing.
+            RuntimeError: if no image has a ground-truth box, or METEOR fails.
         """
         images = gather_by_image(self._images).values()
         number = sum(count for _, count in images)
@@ -214,9 +263,33 @@ class DenseCaptionEvaluator(DatasetEvaluator):
             raise RuntimeError("no image has a ground-truth box: there is nothing to find")
         results: Results = {}
         if comm.is_main_process():
-            matches = [match for here, _ in images for match in here]
-            results = {"dense captions": dense_caption_ap(matches, number) | {"regions": number}}
+            results = dense_caption_ap([match for here, _ in images for match in here], number)
+            results[TASK]["regions"] = number
         return comm.broadcast(results)
+
+
+def _row(record: dict[str, Any], found: Any) -> dict[str, Any]:
+    """What the file keeps of an image: what was found, and the truth to compare it with."""
+    name, truth, references = record["file_name"], record["gt_boxes"], record["references"]
+    if len(truth) != len(references):
+        raise ValueError(f"'{name}': {len(truth)} gt_boxes, but references of {len(references)}")
+    if found.scores.dim() != 1:
+        raise ValueError(f"'{name}': one score a box is expected, got {tuple(found.scores.shape)}")
+    return {
+        "image_id": record["image_id"],
+        "boxes": _as_tensor(found.pred_boxes).tolist(),
+        "scores": found.scores.tolist(),
+        "captions": list(found.pred_captions),
+        "gt_boxes": _as_tensor(truth).tolist(),
+        "references": [list(captions) for captions in references],
+    }
+
+
+def _compare(row: dict[str, Any]) -> tuple[list[Match], int]:
+    """Matches of a row, and the number of its merged ground-truth boxes."""
+    merged, texts = merge_boxes(_as_tensor(torch.tensor(row["gt_boxes"])), row["references"])
+    boxes, scores = _as_tensor(torch.tensor(row["boxes"])), torch.tensor(row["scores"])
+    return match_boxes(boxes, scores, row["captions"], merged, texts), len(merged)
 
 
 def _average_precision(right: np.ndarray, number: int) -> float:

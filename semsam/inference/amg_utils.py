@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -71,6 +72,12 @@ def cut_by_crop(
         abs(side - crop) <= tolerance and abs(side - image) > tolerance
         for side, crop, image in zip(box, crop_box, (0, 0, width, height), strict=True)
     )
+
+
+def outer_boxes(records: Sequence[dict[str, Any]]) -> np.ndarray:
+    """(N, 4) float32 XYXY of records: from the first pixel's edge to behind the last pixel."""
+    x, y, w, h = np.array([r["bbox"] for r in records], dtype=np.float32).reshape(-1, 4).T
+    return np.stack([x, y, x + w + 1, y + h + 1], axis=1)
 
 
 def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:

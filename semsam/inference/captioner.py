@@ -13,6 +13,7 @@ from semsam import model_zoo
 from semsam.modeling.postprocessing import upsample_masks_binary
 from semsam.structures import Instances, PromptOutput, Prompts
 
+from .amg_utils import outer_boxes
 from .automatic import AutomaticMaskGenerator
 from .predictor import SemSamPredictor
 
@@ -65,6 +66,7 @@ class RegionCaptioner:
         boxes: ArrayLike | None = None,
         num_beams: int | None = None,
         task: str | None = None,
+        text_prefix: str = "",
     ) -> Instances:
         """Describe regions of the photo.
 
@@ -74,36 +76,48 @@ class RegionCaptioner:
             boxes: (N, 4) XYXY pixels of the photo, alone or with the points.
             num_beams: of the search; the head's own if None.
             task: "caption" or "recognition"; the head's own if None.
+            text_prefix: words that each sentence begins with, "a photo of".
 
         Returns:
             N entries: ``pred_captions`` (list of str), ``caption_scores`` (N,) mean log-probability
-            of a token, ``pred_masks`` (N, H, W) bool, the mask with the best predicted IoU among
-            those that answer the prompt, and ``scores`` (N,), that IoU.
+            of the tokens that were not given, ``pred_masks`` (N, H, W) bool, the mask with the best
+            predicted IoU among those that answer the prompt, and ``scores`` (N,), that IoU.
 
         Raises:
             RuntimeError: if no image is set.
             ValueError: if there is no region, or one is misshapen, without area or outside the
-                photo.
+                photo; if the task is unknown or the text prefix as long as a caption.
         """
-        prompts = self.predictor.prompts(point_coords, point_labels, boxes)
-        if prompts.num_prompts == 0:
+        given = (values for values in (point_coords, boxes) if values is not None)
+        if any(torch.as_tensor(values).numel() == 0 for values in given):
             raise ValueError("there is no region to describe: the list of prompts is empty")
+        prompts = self.predictor.prompts(point_coords, point_labels, boxes)
         sides = prompts.boxes[..., 2:] - prompts.boxes[..., :2]
         if bool((prompts.has_box & (sides <= 0).any(-1)).any()):
             raise ValueError(f"a box has no area: {np.asarray(boxes).tolist()}")
         parts = []
         for start in range(0, prompts.num_prompts, self.regions_per_batch):
             part = prompts.select(slice(start, start + self.regions_per_batch))
-            parts.append(self._describe(part, num_beams, task))
+            parts.append(self._describe(part, task, num_beams, text_prefix))
         return Instances.cat(parts)
 
-    def caption_everything(self, image: np.ndarray, **kwargs: Any) -> list[dict[str, Any]]:
+    def caption_everything(
+        self,
+        image: np.ndarray,
+        num_beams: int | None = None,
+        task: str | None = None,
+        text_prefix: str = "",
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
         """Masks of everything in a photo, each with a sentence about its box.
 
         The photo is encoded once, and only masks that survive all filters are described.
 
         Args:
             image: (H, W, 3) uint8 RGB.
+            num_beams: as for ``caption``.
+            task: as for ``caption``.
+            text_prefix: as for ``caption``.
             **kwargs: for ``AutomaticMaskGenerator``, without crops.
 
         Returns:
@@ -118,18 +132,21 @@ class RegionCaptioner:
         records = AutomaticMaskGenerator(self.predictor, **kwargs).generate(image)
         if not records:
             return records
-        x, y, w, h = np.array([r["bbox"] for r in records], dtype=np.float32).T
-        found = self.caption(boxes=np.stack([x, y, x + w + 1, y + h + 1], axis=1))
+        found = self.caption(
+            boxes=outer_boxes(records), num_beams=num_beams, task=task, text_prefix=text_prefix
+        )
         for record, text, score in zip(
             records, found.pred_captions, found.caption_scores.tolist(), strict=True
         ):
             record.update(caption=text, caption_score=score)
         return records
 
-    def _describe(self, prompts: Prompts, num_beams: int | None, task: str | None) -> Instances:
+    def _describe(
+        self, prompts: Prompts, task: str | None, num_beams: int | None, text_prefix: str
+    ) -> Instances:
         output = self.predictor.decode(prompts)
         with self.predictor.inference():
-            captions, scores = self.head.describe(output, task, num_beams)
+            captions, scores = self.head.describe(output, task, num_beams, text_prefix)
         masks, quality = self._best_masks(output)
         found = Instances(self.predictor.image_size)
         found.pred_captions = captions

@@ -347,6 +347,8 @@ class SemSamPredictor:
         coords = torch.as_tensor(values, dtype=torch.float32)
         if coords.shape[-1:] != (size,) or coords.dim() < 2:
             raise ValueError(f"{what}; got shape {tuple(coords.shape)}")
+        if not bool(coords.isfinite().all()):
+            raise ValueError(f"prompt {coords.tolist()} has a coordinate that is no finite number")
         limit = coords.new_tensor([width, height] * (size // 2))
         if not bool(((coords >= 0) & (coords <= limit)).all()):
             raise ValueError(

@@ -5,7 +5,13 @@ from semsam.checkpoint import load_weights
 from semsam.checkpoint.checkpointer import Checkpointer
 from semsam.checkpoint.frozen import FrozenParts
 from semsam.modeling import build_model
-from tests.tiny import perturb, tiny_sam_cfg, training_record
+from tests.tiny import (
+    perturb,
+    tiny_caption_cfg,
+    tiny_sam_cfg,
+    training_record,
+    write_language_model,
+)
 
 
 def frozen_cfg(weights):
@@ -65,6 +71,39 @@ def test_other_frozen_weights_are_refused(saved, base):
     torch.save(perturb(build_model(tiny_sam_cfg()), seed=1).state_dict(), base)
     with pytest.raises(ValueError, match="trained on other frozen parts"):
         load_weights(build_model(tiny_sam_cfg()), saved[1])
+
+
+def saved_captioner(folder, language_model, **caption):
+    """A checkpoint of a model with a caption head, and of a frozen image encoder."""
+    base = folder / "base.pth"
+    torch.save(build_model(tiny_sam_cfg()).state_dict(), base)
+    cfg = tiny_caption_cfg(language_model, **caption)
+    cfg.MODEL.WEIGHTS, cfg.MODEL.FREEZE = str(base), ["backbone"]
+    model = build_model(cfg)
+    load_weights(model, base)
+    Checkpointer(model, folder, frozen=FrozenParts.from_config(cfg)).save("model_final")
+    return folder / "model_final.pth"
+
+
+def test_another_frozen_language_model_is_named_and_nothing_else(tmp_path):
+    path = saved_captioner(tmp_path, write_language_model(tmp_path / "one"))
+    other = build_model(tiny_caption_cfg(write_language_model(tmp_path / "other", seed=1)))
+    with pytest.raises(ValueError, match=r"other frozen parts: .*LANGUAGE_MODEL") as error:
+        load_weights(other, path)
+    assert "region_heads.CaptionHead.language_model" in str(error.value)
+    assert "backbone" not in str(error.value)
+
+
+def test_a_trained_language_model_of_another_shape_is_one_short_error(tmp_path):
+    one = write_language_model(tmp_path / "one", n_layer=4)
+    path = saved_captioner(tmp_path, one, TRAIN_LANGUAGE_MODEL=True)
+    other = write_language_model(tmp_path / "other", n_embd=16)
+    with pytest.raises(ValueError, match=r"language model is not that of MODEL\.CAPTION") as error:
+        load_weights(build_model(tiny_caption_cfg(other)), path)
+    message = str(error.value)
+    assert "wte.weight: file (9, 32), model (9, 16)" in message
+    assert "shapes that differ" in message
+    assert len(message) < 10000
 
 
 def test_everything_is_stored_if_asked_for(base):

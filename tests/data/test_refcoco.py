@@ -3,8 +3,10 @@ import pickle
 
 import pytest
 
-from semsam.data import DatasetCatalog
+from semsam.config import get_cfg
+from semsam.data import DatasetCatalog, MetadataCatalog
 from semsam.data.datasets.refcoco import load_refcoco
+from semsam.data.mappers import CaptionMapper
 from tests.data.region_files import make_ref, write_refcoco
 
 
@@ -30,6 +32,27 @@ def test_a_region_is_a_ref_with_all_its_sentences(tmp_path):
 def test_a_url_may_name_refcoco_plus_whose_folder_ends_in_a_plus(tmp_path):
     root = write_refcoco(tmp_path / "refcoco+", [make_ref(3, "testB")])
     assert len(DatasetCatalog.get(f"refcoco://{root}?split=testB")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "by", "split"),
+    [
+        ("refcoco+_unc_testB", "refcoco+", "unc", "testB"),
+        ("refcocog_umd_test", "refcocog", "umd", "test"),
+        ("refcocog_google_val", "refcocog", "google", "val"),
+    ],
+)
+def test_a_ref_is_evaluated_as_one_box_with_all_its_sentences(
+    tmp_path, monkeypatch, name, folder, by, split
+):
+    monkeypatch.setenv("SEMSAM_DATASETS", str(tmp_path))
+    write_refcoco(tmp_path / "refer" / folder, [make_ref(3, split), make_ref(4, "train")], by)
+    (record,) = DatasetCatalog.get(name)
+    mapped = CaptionMapper(get_cfg(), is_train=False)(record)
+    assert mapped["region_ids"] == [3]
+    assert mapped["references"] == [["man", "left man"]]
+    assert mapped["prompts"].has_box.tolist() == [[True]]
+    assert MetadataCatalog.get(name).evaluator_type == "CaptionEvaluator"
 
 
 def test_photos_may_lie_elsewhere(tmp_path):

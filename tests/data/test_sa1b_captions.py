@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from semsam.config import get_cfg
 from semsam.data import DatasetCatalog
@@ -44,3 +45,11 @@ def test_a_damaged_mask_is_a_bad_record(tmp_path):
     (tmp_path / "scene_0.json").write_text(text)
     with pytest.raises(BadRecordError, match="scene_0"):
         DatasetCatalog.get(f"sa1b_captions://{tmp_path}")[0]
+
+
+def test_a_described_mask_without_a_pixel_is_a_bad_record(tmp_path):
+    empty = coco_mask.encode(np.zeros((40, 60), np.uint8, order="F"))
+    write_scene(tmp_path, segmentation={"size": [40, 60], "counts": empty["counts"].decode()})
+    record = DatasetCatalog.get(f"sa1b_captions://{tmp_path}")[0]
+    with pytest.raises(BadRecordError, match=r"scene_0.*region 3.*no area"):
+        CaptionMapper(get_cfg(), is_train=False)(record)

@@ -8,8 +8,9 @@ import torch.multiprocessing as mp
 from semsam.config import get_cfg
 from semsam.data import MetadataCatalog
 from semsam.evaluation import DatasetEvaluators, build_evaluator, inference_on_dataset
-from semsam.evaluation.caption import CaptionEvaluator, PredictionFile, format_line
+from semsam.evaluation.caption import KEYS, CaptionEvaluator, format_line
 from semsam.evaluation.caption_metrics import CaptionScorer
+from semsam.evaluation.prediction_file import PredictionFile
 from semsam.structures import Instances
 from tests.evaluation.java import needs_java, require
 from tests.evaluation.tiny_spacy import save_pipeline
@@ -210,10 +211,15 @@ def test_ranks_agree_and_one_process_resumes_what_two_have_written(scorer, tmp_p
     assert model.asked == []
 
 
+def test_refcoco_and_refcoco_plus_have_files_of_their_own(tmp_path):
+    names = (f"refcoco:///data/{name}?split=testA" for name in ("refcoco", "refcoco+"))
+    assert len({PredictionFile(tmp_path, name, KEYS).path for name in names}) == 2
+
+
 def test_half_a_line_of_another_rank_is_left_out(tmp_path):
-    row = dict.fromkeys(PredictionFile.KEYS, 1)
+    row = dict.fromkeys(KEYS, 1)
     (tmp_path / "predictions-vg-rank1.jsonl").write_text(json.dumps(row) + '\n{"image')
-    assert list(PredictionFile(tmp_path, "vg").read()) == [row]
+    assert list(PredictionFile(tmp_path, "predictions-vg", KEYS).read()) == [row]
 
 
 def test_table_has_the_papers_order_and_says_why_a_column_is_missing():

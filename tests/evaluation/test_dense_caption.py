@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from semsam.config import get_cfg
+from semsam.evaluation import caption_java
 from semsam.evaluation.build import EVALUATOR
 from semsam.evaluation.dense_caption import (
     DenseCaptionEvaluator,
@@ -91,7 +92,7 @@ def test_precision_is_interpolated_over_recall_for_images_in_the_order_of_scores
     # Right, wrong, right: recall 1/2 at precision 1, recall 1 at precision 2/3.
     found = dense_caption_ap([right(0.1), right(0.9), wrong(0.5)], number=2)
     expected = 100 * (51 * 1 + 50 * 2 / 3) / 101
-    assert found == pytest.approx({"mAP": expected, "mAP boxes": expected})
+    assert [task["mAP"] for task in found.values()] == pytest.approx([expected] * 8)
 
 
 @needs_java
@@ -100,31 +101,58 @@ def test_iou_and_meteor_thresholds_each_decide_their_share():
     # threshold, not even 0.
     unlike = Match(0.5, 1.0, True, "xylophone", [DOG])
     found = dense_caption_ap([right(0.9, iou=0.55), unlike], number=2)
-    assert found["mAP"] == pytest.approx(100 * 3 / 5 * 51 / 101)
-    assert found["mAP boxes"] == pytest.approx(100 * (3 + 2 * 51 / 101 / 2) / 5)
+    assert found["dense captions"]["mAP"] == pytest.approx(100 * 3 / 5 * 51 / 101)
+    assert found["METEOR > 0.0"]["AP IoU 0.5"] == pytest.approx(100 * 51 / 101)
+    assert found["METEOR > 0.0"]["AP IoU 0.6"] == 0
+    assert found["any caption"]["mAP"] == pytest.approx(100 * (3 + 2 * 51 / 101 / 2) / 5)
 
 
 def test_what_overlaps_no_ground_truth_enough_has_no_precision_and_needs_no_meteor():
-    assert dense_caption_ap([wrong(1.0), right(0.5, iou=0.29)], 3) == {"mAP": 0, "mAP boxes": 0}
-    assert dense_caption_ap([], 3) == {"mAP": 0, "mAP boxes": 0}
+    for matches in ([wrong(1.0), right(0.5, iou=0.29)], []):
+        found = dense_caption_ap(matches, 3)
+        assert {value for task in found.values() for value in task.values()} == {0}
+
+
+@pytest.fixture
+def evaluator(tmp_path):
+    evaluator = DenseCaptionEvaluator(dataset_name="vg", output_dir=tmp_path)
+    evaluator.reset()
+    return evaluator
 
 
 @needs_java
-def test_evaluator_sums_up_images_and_counts_merged_boxes():
-    evaluator = EVALUATOR.get("DenseCaptionEvaluator")(get_cfg(), "any")
-    evaluator.reset()
+def test_evaluator_sums_up_images_and_counts_merged_boxes(evaluator):
     first = record([[0.0, 0, 10, 10], [0, 0, 10, 9]], [[DOG], [CAT]])
     found = instances([[0.0, 0, 10, 9.5]], [0.9], [CAT])
     missed = record([[0.0, 0, 10, 10]], [[DOG]], image_id=2)
     nothing = instances(np.zeros((0, 4)), [], [])
     evaluator.process([first, missed], [{"instances": found}, {"instances": nothing}])
     # One of two, at precision 1.
-    expected = {"mAP": 100 * 51 / 101, "mAP boxes": 100 * 51 / 101, "regions": 2}
-    assert evaluator.evaluate() == {"dense captions": pytest.approx(expected)}
+    results = evaluator.evaluate()
+    assert results["dense captions"]["mAP"] == pytest.approx(100 * 51 / 101)
+    assert results["dense captions"]["regions"] == 2
 
 
-def test_records_and_predictions_that_do_not_fit_are_refused_by_file():
-    evaluator = DenseCaptionEvaluator()
+@needs_java
+def test_an_interrupted_evaluation_goes_on_with_what_was_found(evaluator, tmp_path):
+    records = [record([[0.0, 0, 10, 10]], [[DOG]], i) for i in range(2)]
+    thirds = {"instances": instances([[0.0, 0, 10, 10 / 3]], [1 / 3], [DOG])}
+    evaluator.process(records[:1], [thirds])
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR, cfg.TEST.CAPTION.RESUME = str(tmp_path), True
+    again = EVALUATOR.get("DenseCaptionEvaluator")(cfg, "vg")
+    again.reset()
+    assert again.pending(records) == records[1:]
+    for one in (evaluator, again):
+        one.process(records, [thirds, thirds])
+    assert again.evaluate() == evaluator.evaluate()
+    evaluator.reset()
+    assert evaluator.pending(records) == records
+    assert not any(tmp_path.iterdir())
+
+
+@needs_java
+def test_records_and_predictions_that_do_not_fit_are_refused_by_file(evaluator):
     good = instances([[0.0, 0, 10, 10]], [0.9], [DOG])
     with pytest.raises(ValueError, match=r"'1.jpg': 1 gt_boxes, but references of 2"):
         evaluator.process([record([[0.0, 0, 5, 5]], [["a"], ["b"]])], [{"instances": good}])
@@ -133,9 +161,16 @@ def test_records_and_predictions_that_do_not_fit_are_refused_by_file():
         evaluator.process([record([[0.0, 0, 5, 5]], [["a"]])], [{"instances": many}])
 
 
-def test_a_dataset_without_ground_truth_is_an_error():
-    evaluator = DenseCaptionEvaluator()
+@needs_java
+def test_a_dataset_without_ground_truth_is_an_error(evaluator):
     found = instances([[0.0, 0, 10, 10]], [0.9], [DOG])
     evaluator.process([record(np.zeros((0, 4)), [])], [{"instances": found}])
     with pytest.raises(RuntimeError, match="no image has a ground-truth box"):
         evaluator.evaluate()
+
+
+def test_without_java_nothing_starts(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(caption_java, "package_folder", lambda name: tmp_path)
+    with pytest.raises(RuntimeError, match="no 'java' on the PATH"):
+        DenseCaptionEvaluator(dataset_name="vg", output_dir=tmp_path)

@@ -4,6 +4,7 @@ import torch
 
 from semsam import RegionCaptioner
 from semsam.modeling import build_model
+from semsam.modeling.region_heads.caption import TASKS
 from tests.tiny import tiny_caption_cfg, tiny_sam_cfg, write_language_model
 
 
@@ -26,6 +27,7 @@ def captioner(model, photo):
     return captioner
 
 
+EVERYTHING = {"pred_iou_thresh": None, "stability_score_thresh": None}
 BOXES = [[4, 6, 40, 30], [50, 10, 79, 47], [0, 0, 80, 48]]
 
 
@@ -61,9 +63,7 @@ def test_everything_is_encoded_once_and_only_survivors_are_described(model, phot
     calls = []
     encode = model.encode_image
     monkeypatch.setattr(model, "encode_image", lambda x: calls.append(1) or encode(x))
-    records = captioner.caption_everything(
-        photo, points_per_side=4, pred_iou_thresh=None, stability_score_thresh=None
-    )
+    records = captioner.caption_everything(photo, points_per_side=4, **EVERYTHING)
     assert len(calls) == 1
     assert records
     assert all(isinstance(r["caption"], str) and r["caption_score"] <= 0 for r in records)
@@ -75,15 +75,41 @@ def test_everything_is_encoded_once_and_only_survivors_are_described(model, phot
     [
         ({}, "at least one of them"),
         ({"boxes": np.zeros((0, 4))}, "list of prompts is empty"),
+        ({"boxes": []}, "list of prompts is empty"),
+        ({"point_coords": []}, "list of prompts is empty"),
         ({"boxes": [[4, 6, 4, 30]]}, "no area"),
         ({"boxes": [[4, 6, 90, 30]]}, "outside the image of 80 x 48"),
-        ({"boxes": [[4, 6, float("nan"), 30]]}, "outside the image"),
+        ({"boxes": [[4, 6, float("nan"), 30]]}, "no finite number"),
+        ({"boxes": [[4, 6, float("inf"), 30]]}, "no finite number"),
+        ({"boxes": [[4, 6, 40, 30]], "task": "poem"}, "tasks are recognition, caption, not poem"),
+        ({"boxes": [[4, 6, 40, 30]], "text_prefix": "a red dog on grass"}, "has 5 tokens.*most 5"),
         ({"point_coords": [[10, 60]]}, "outside the image"),
     ],
 )
 def test_a_region_that_cannot_be_is_refused(captioner, prompt, message):
     with pytest.raises(ValueError, match=message):
         captioner.caption(**prompt)
+
+
+def test_a_caption_goes_on_from_the_words_that_are_given(captioner):
+    free = captioner.caption(boxes=BOXES, num_beams=1)
+    for box, sentence in zip(BOXES, free.pred_captions, strict=True):
+        first, second, *_ = sentence.split()
+        again = captioner.caption(boxes=[box], num_beams=1, text_prefix=f" {first} {second} ")
+        assert again.pred_captions == [sentence]
+    given = captioner.caption(boxes=BOXES, text_prefix="cat on")
+    assert all(sentence.startswith("cat on ") for sentence in given.pred_captions)
+    assert given.pred_captions != free.pred_captions
+
+
+def test_what_is_asked_for_is_a_choice(captioner, photo):
+    caption, recognition = (captioner.caption(boxes=BOXES, task=t) for t in TASKS[::-1])
+    assert not torch.equal(caption.caption_scores, recognition.caption_scores)
+    assert torch.equal(caption.caption_scores, captioner.caption(boxes=BOXES).caption_scores)
+    records = captioner.caption_everything(
+        photo, text_prefix="cat on", points_per_side=2, **EVERYTHING
+    )
+    assert all(record["caption"].startswith("cat on") for record in records)
 
 
 def test_a_model_without_a_caption_head_is_refused():

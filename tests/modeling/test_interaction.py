@@ -93,3 +93,19 @@ def test_rounds_are_trained_together_and_change_the_loss():
         assert (gradient is not None and bool(gradient.any())) == (rounds > 1)
     assert losses[0].keys() == losses[1].keys()
     assert losses[0] != losses[1]
+
+
+def test_prompts_with_and_without_a_mask_are_answered_together_in_mixed_precision():
+    torch.manual_seed(0)
+    model = build_model(tiny_sam_cfg()).eval()
+    image = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8)
+    prompts = Prompts.from_points(torch.tensor([[10.0, 10.0], [30.0, 30.0]]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = model.encode_image(model.preprocess([{"image": image}]))
+        logits = model.decode(features, prompts).mask_logits[:, :, 0].float()
+        corrected = prompts.with_masks(logits)
+        corrected.has_mask[0, 0] = False
+        output = model.decode(features, corrected)
+        alone = model.decode(features, prompts)
+    assert output.mask_logits.isfinite().all()
+    torch.testing.assert_close(output.scores[0, 0], alone.scores[0, 0], check_dtype=False)

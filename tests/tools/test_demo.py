@@ -136,9 +136,16 @@ def test_captions_are_written_below_masks_and_into_the_json(tool, photos, tmp_pa
     (folder / "config.yaml").write_text(cfg.dump())
     words = ["--output", tmp_path / "out", "--model", folder, "--device", "cpu", "--caption"]
     words += ["--everything", "--points-per-side", 2, "--box", 4, 5, 30, 40, "--point", 9, 9]
+    words += ["--task", "recognition", "--text-prefix", "cat on"]
     assert tool.main(tool.parse_args([str(word) for word in (photos / "a.jpg", *words)])) == 0
     content = json.loads((tmp_path / "out" / "a.json").read_text())
     assert [next(iter(prompt)) for prompt in content["prompts"]] == ["point", "box"]
-    assert all(isinstance(prompt["caption"], str) for prompt in content["prompts"])
-    assert all("caption" in record for record in content["everything"])
+    described = [*content["prompts"], *content["everything"]]
+    assert all(item["caption"].startswith("cat on") for item in described)
     assert (tmp_path / "out" / "a_prompt1.png").is_file()
+
+
+def test_what_is_asked_of_captions_needs_captions(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool.parse_args(["a.jpg", "--output", "out", "--task", "recognition"])
+    assert "go with --caption" in capsys.readouterr().err

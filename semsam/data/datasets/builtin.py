@@ -54,6 +54,8 @@ _NAMES = {
     "refcoco+_unc_testA": "refcoco://{root}/refer/refcoco+?split=testA",
     "refcoco+_unc_testB": "refcoco://{root}/refer/refcoco+?split=testB",
     "refcocog_umd_val": "refcoco://{root}/refer/refcocog?by=umd&split=val",
+    "refcocog_umd_test": "refcoco://{root}/refer/refcocog?by=umd&split=test",
+    "refcocog_google_val": "refcoco://{root}/refer/refcocog?by=google&split=val",
     "coco_2017_train_classes": "coco_classes://{root}/coco?split=train2017",
     "coco_2017_val_classes": "coco_classes://{root}/coco?split=val2017",
     "objects365_train_classes": "objects365://{root}/objects365?split=train",

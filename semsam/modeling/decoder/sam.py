@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -285,8 +286,10 @@ def _scatter(parts: Sequence[Tensor], rows: list[Tensor], shape: tuple[int, int]
     if len(parts) == 1 and len(rows[0]) == total:
         return parts[0].unflatten(0, shape)
     tail = [max(sizes) for sizes in zip(*(p.shape[1:] for p in parts), strict=True)]
-    whole = parts[0].new_zeros(total, *tail)
+    # Under autocast kinds differ: what a mask adds to the image is in half precision.
+    dtype = functools.reduce(torch.promote_types, (part.dtype for part in parts))
+    whole = parts[0].new_zeros(total, *tail, dtype=dtype)
     for part, row in zip(parts, rows, strict=True):
         place: Any = (row, *(slice(size) for size in part.shape[1:]))
-        whole[place] = part
+        whole[place] = part.to(dtype)
     return whole.unflatten(0, shape)

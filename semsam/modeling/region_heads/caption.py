@@ -24,11 +24,13 @@ TASKS = ("recognition", "caption")
 class CaptionHead(nn.Module):
     """Says what is in the region of each prompt (Huang et al. 2024, Segment and Caption Anything).
 
-    The language model reads [task tokens, projected region tokens] and goes on in words; there is
-    no text prompt. H captions a region where ``region_tokens`` gives H sets of tokens.
+    The language model reads [task tokens, projected region tokens] and goes on in words, its own
+    from the first on unless some are given. H captions a region where ``region_tokens`` gives H
+    sets of tokens.
 
     Args:
-        region_tokens: ``PromptOutput`` -> (R, H, Q, C) of the R valid prompts.
+        region_tokens: ``PromptOutput`` -> (R, H, Q, C) of the R valid prompts; Q is its
+            ``num_queries``.
         projection: C -> D, the language model's channels.
         language_model: transformers' causal language model.
         tokenizer: of that model.
@@ -41,7 +43,7 @@ class CaptionHead(nn.Module):
         init_std: standard deviation of the initial projection and task tokens.
 
     Raises:
-        ValueError: if the task is unknown.
+        ValueError: if the task is unknown, or a caption does not fit into the language model.
     """
 
     num_tokens = 0
@@ -76,6 +78,8 @@ class CaptionHead(nn.Module):
         self.label_smoothing = label_smoothing
         self.num_beams = num_beams
         self.max_new_tokens = max_new_tokens
+        shown: Any = num_task_tokens + region_tokens.num_queries
+        _check_window(language_model, shown, max_new_tokens)
         width = language_model.get_input_embeddings().embedding_dim
         self.task_tokens = nn.Embedding(len(TASKS) * num_task_tokens, width)
         init_normal(self.task_tokens, init_std)
@@ -88,12 +92,13 @@ class CaptionHead(nn.Module):
         node = cfg.MODEL.CAPTION
         name, file = node.LANGUAGE_MODEL, node.GGUF_FILE
         language_model = load_language_model(name, file, node.PRETRAINED)
-        width = language_model.get_input_embeddings().embedding_dim
+        words = language_model.get_input_embeddings()
+        width, tokenizer = words.embedding_dim, node.TOKENIZER or name
         return {
             "region_tokens": _region_tokens(cfg, token_dim),
             "projection": build_projection(token_dim, width, node.PROJECTION, node.PROJECTION_NORM),
             "language_model": language_model,
-            "tokenizer": CaptionTokenizer(node.TOKENIZER or name, node.MAX_LENGTH, file),
+            "tokenizer": CaptionTokenizer(tokenizer, node.MAX_LENGTH, file, words.num_embeddings),
             "num_task_tokens": node.NUM_TASK_TOKENS,
             "task": node.TASK,
             "train_language_model": node.TRAIN_LANGUAGE_MODEL,
@@ -156,7 +161,11 @@ class CaptionHead(nn.Module):
         return {"pred_captions": captions, "caption_scores": table}
 
     def describe(
-        self, output: PromptOutput, task: str | None = None, num_beams: int | None = None
+        self,
+        output: PromptOutput,
+        task: str | None = None,
+        num_beams: int | None = None,
+        text_prefix: str = "",
     ) -> tuple[list[str], Tensor]:
         """Captions of the R valid prompts, images in order, generated in one batch.
 
@@ -164,13 +173,28 @@ class CaptionHead(nn.Module):
             output: of the decoder.
             task: other than the head's own.
             num_beams: other than the head's own.
+            text_prefix: words that every sentence begins with.
 
         Returns:
-            R sentences, and (R,) the mean log-probability of their tokens.
+            R sentences, and (R,) the mean log-probability of their tokens, the given ones apart.
+
+        Raises:
+            ValueError: if the task is unknown, or the given words leave no token for others.
         """
         tokens = self.region_tokens(output)
         regions, heads = tokens.shape[:2]
-        ids, scores = self.generate(self.prefix(tokens, [task or self.task] * regions), num_beams)
+        prefix = self.prefix(tokens, [task or self.task] * regions)
+        given = self.tokenizer.encode_beginning(text_prefix).to(prefix.device)
+        given = given.expand(len(prefix), -1)
+        words = self.language_model.get_input_embeddings()(given).to(prefix.dtype)
+        left = self.max_new_tokens - given.shape[1]
+        if left < 1:
+            raise ValueError(
+                f"the text prefix '{text_prefix}' has {given.shape[1]} tokens, and a caption of "
+                f"this model at most {self.max_new_tokens}"
+            )
+        ids, scores = self.generate(torch.cat([prefix, words], dim=1), num_beams, left)
+        ids = torch.cat([given, ids], dim=1)
         chosen = self._heads_shown(output, heads) + heads * torch.arange(regions, device=ids.device)
         return self.tokenizer.decode(ids[chosen]), scores[chosen]
 
@@ -224,12 +248,15 @@ class CaptionHead(nn.Module):
         return result.logits.float()
 
     @torch.no_grad()
-    def generate(self, prefix: Tensor, num_beams: int | None = None) -> tuple[Tensor, Tensor]:
+    def generate(
+        self, prefix: Tensor, num_beams: int | None = None, max_new_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Continue every prefix in words, all of them in one batch with a key-value cache.
 
         Args:
             prefix: (R, P, D).
             num_beams: other than the head's own.
+            max_new_tokens: other than the head's own.
 
         Returns:
             ids: (R, L) int64, L at most ``max_new_tokens``; padding follows the end token.
@@ -238,16 +265,17 @@ class CaptionHead(nn.Module):
         if not len(prefix):
             return prefix.new_zeros(0, 1, dtype=torch.long), prefix.new_zeros(0)
         config = self.language_model.generation_config
-        end = config.eos_token_id
-        end = end[0] if isinstance(end, list) else end
+        end = self.tokenizer.end if config.eos_token_id is None else config.eos_token_id
+        ends = end if isinstance(end, list) else [end]
         beams = self.num_beams if num_beams is None else num_beams
         result = self.language_model.generate(
             inputs_embeds=prefix,
             attention_mask=torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device),
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
             num_beams=beams,
             do_sample=False,
-            pad_token_id=end if config.pad_token_id is None else config.pad_token_id,
+            eos_token_id=ends,
+            pad_token_id=ends[0] if config.pad_token_id is None else config.pad_token_id,
             return_dict_in_generate=True,
             output_scores=True,
         )
@@ -257,8 +285,8 @@ class CaptionHead(nn.Module):
             result.sequences, result.scores, normalize_logits=True
         )
         # The end token counts, the padding behind it does not.
-        ended = (result.sequences == end).cumsum(dim=1)
-        counted = (ended - (result.sequences == end).long()) == 0
+        is_end = torch.isin(result.sequences, result.sequences.new_tensor(ends)).long()
+        counted = is_end.cumsum(dim=1) == is_end
         total = steps.masked_fill(~counted, 0).sum(dim=1)
         return result.sequences, total / counted.sum(dim=1)
 
@@ -307,6 +335,17 @@ def build_projection(dim: int, width: int, kind: str, norm: str) -> nn.Module:
     if kind == "linear":
         return layer(dim)
     return nn.Sequential(layer(dim), nn.GELU(), layer(width), nn.GELU(), layer(width))
+
+
+def _check_window(language_model: nn.Module, shown: int, words: int) -> None:
+    """Raise ValueError unless so many tokens that are shown and written fit into the positions."""
+    config: Any = language_model.config
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and shown + words > positions:
+        raise ValueError(
+            f"{shown} task and region tokens and a caption of {words} need {shown + words} "
+            f"positions, the language model has {positions}: lower MODEL.CAPTION.MAX_LENGTH"
+        )
 
 
 def _region_tokens(cfg: CfgNode, dim: int) -> nn.Module:

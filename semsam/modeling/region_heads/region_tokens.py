@@ -1,4 +1,7 @@
-"""What a language model is shown of a region: C-dimensional tokens, Q for each of H captions."""
+"""What a language model is shown of a region: C-dimensional tokens, Q for each of H captions.
+
+Each class tells its Q as ``num_queries``.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,8 @@ class MixerTokens(nn.Module):
         super().__init__()
         if reads not in ("output", "input"):
             raise ValueError(f"the mixer reads 'output' or 'input', not '{reads}'")
-        self.shape = (num_captions, num_queries)
+        self.num_captions = num_captions
+        self.num_queries = num_queries
         self.reads = reads
         self.mixer = TwoWayTransformer(dim, num_layers, num_heads, dim_feedforward)
         self.queries = nn.Embedding(num_captions * num_queries, dim)
@@ -51,7 +55,9 @@ class MixerTokens(nn.Module):
     def forward(self, output: PromptOutput) -> Tensor:
         """(R, H, Q, C) of the R valid prompts, images in order."""
         queries = self.queries.weight.expand(int(output.valid.sum()), -1, -1)
-        return _mix(self.mixer, output, self.reads, queries).unflatten(1, self.shape)
+        return _mix(self.mixer, output, self.reads, queries).unflatten(
+            1, (self.num_captions, self.num_queries)
+        )
 
 
 class MaskTokens(nn.Module):
@@ -69,6 +75,7 @@ class MaskTokens(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
+        self.num_queries = 1
         self.mixer = TwoWayTransformer(dim, num_layers, num_heads, dim_feedforward)
         init_normal(self, init_std)
 
@@ -88,6 +95,7 @@ class RoiTokens(nn.Module):
     def __init__(self, size: int = 6) -> None:
         super().__init__()
         self.size = size
+        self.num_queries = size * size
 
     def forward(self, output: PromptOutput) -> Tensor:
         """(R, 1, size * size, C) of the R valid prompts, images in order.

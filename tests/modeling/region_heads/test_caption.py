@@ -1,4 +1,5 @@
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,72 @@ def test_a_long_caption_is_cut_and_still_ends(folder):
     assert mask.tolist() == [[True] * 4, [True, True, False, False]]
 
 
+def test_a_caption_of_many_words_fills_the_positions_that_there_are(folder):
+    # 6 task tokens, 8 of the region and 34 of the caption.
+    model = build_model(tiny_caption_cfg(folder, MAX_LENGTH=35)).train()
+    assert model([record(["a dog " * 40] * 3)])["loss_caption"].isfinite()
+    with pytest.raises(ValueError, match="need 49 positions, the language model has 48"):
+        build_model(tiny_caption_cfg(folder, MAX_LENGTH=36))
+    with pytest.raises(ValueError, match=r"MAX_LENGTH is at least 3, not 2"):
+        build_model(tiny_caption_cfg(folder, MAX_LENGTH=2))
+
+
+def test_a_tokenizer_without_padding_pads_with_the_end(folder):
+    tokenizer = CaptionTokenizer(folder)
+    assert tokenizer.tokenizer.pad_token is None
+    ids, mask = tokenizer.encode(["a red dog", "a"])
+    assert ids[1].tolist() == [1, 0, 0, 0]
+    assert mask[1].tolist() == [True, True, False, False]
+
+
+def test_a_tokenizer_without_an_end_is_refused(folder, tmp_path):
+    fast = CaptionTokenizer(folder).tokenizer
+    fast.eos_token = None
+    fast.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"tokenizer of '{tmp_path}' has no end-of-text token"):
+        CaptionTokenizer(str(tmp_path)).encode(["a dog"])
+
+
+def test_a_tokenizer_of_more_words_than_the_language_model_is_refused(folder, tmp_path):
+    small = write_language_model(tmp_path, vocab_size=5)
+    model = build_model(tiny_caption_cfg(small)).train()
+    with pytest.raises(ValueError, match=r"has 9 tokens, the language model 5: .*TOKENIZER"):
+        model([record(CAPTIONS)])
+
+
+def test_a_language_model_that_states_no_end_stops_at_the_tokenizers(folder):
+    head = build_model(tiny_caption_cfg(folder, MAX_LENGTH=8)).eval().region_heads["CaptionHead"]
+    prefix = torch.randn(6, 14, 32, generator=torch.Generator().manual_seed(0))
+    expected, scores = head.generate(prefix, num_beams=1)
+    head.language_model.generation_config.eos_token_id = None
+    ids, again = head.generate(prefix, num_beams=1)
+    assert torch.equal(ids, expected)
+    torch.testing.assert_close(again, scores)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda at: (at / "config.json").write_text("{"), "not a valid JSON"),
+        (lambda at: (at / "config.json").write_text('{"model_type": "vit"}'), "type 'vit', no"),
+        (lambda at: (at / "config.json").unlink(), "model_type"),
+        (lambda at: (at / "model.safetensors").write_bytes(b"cut"), "header"),
+        (lambda at: (at / "model.safetensors").unlink(), "no file named model.safetensors"),
+    ],
+)
+def test_a_folder_without_a_whole_causal_language_model_is_named(tmp_path, damage, message):
+    damage(Path(write_language_model(tmp_path)))
+    with pytest.raises(ValueError, match=f"language model '{tmp_path}': .*{message}"):
+        load_language_model(str(tmp_path))
+
+
+def test_weights_of_fewer_layers_than_the_configuration_are_refused(folder, tmp_path):
+    deeper = Path(write_language_model(tmp_path, n_layer=3))
+    shutil.copy(Path(folder, "model.safetensors"), deeper)
+    with pytest.raises(ValueError, match=r"its weights lack 12 parameters, transformer\.h\.2"):
+        load_language_model(str(deeper))
+
+
 def test_pooled_features_need_boxes(folder):
     model = build_model(tiny_caption_cfg(folder, TOKENS="roi", ROI_SIZE=2)).eval()
     with pytest.raises(ValueError, match="need a box"), torch.no_grad():
@@ -116,7 +183,10 @@ def test_pooled_features_need_boxes(folder):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: load_language_model("/nowhere/at-all"), "language model '/nowhere/at-all'"),
+        (
+            lambda: load_language_model("/nowhere/at-all"),
+            "model '/nowhere/at-all': .*no such folder",
+        ),
         (lambda: load_language_model("package:no_such"), "'no_such'.*not installed"),
         (lambda: CaptionTokenizer("/nowhere/at-all").tokenizer, "tokenizer of '/nowhere/at-all'"),
         (lambda: build_projection(4, 8, "cubic", ""), "'cubic'"),
