@@ -11,7 +11,7 @@ A record is a dict, detectron2's as far as that goes:
   ``category_id``, ``iscrowd``);
 - or ``height`` and ``width`` of the photo and ``regions``: a list of dicts with ``region_id``
   (int), ``bbox`` ([x0, y0, x1, y1], float pixels of the photo), ``phrases`` (captions of the
-  region, one or more) and, if known, ``segmentation`` as the dataset has it.
+  region, one or more) and, if known, ``segmentation`` (a COCO run-length code or polygons).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from pycocotools import mask as coco_mask
 
 from semsam.data.run_length import IntArray, RunLengthMasks
 
@@ -79,11 +80,13 @@ class Regions:
         ids: R region ids.
         boxes: (R, 4) float64 XYXY pixels, cut at the photo's edges; none is empty.
         phrases: R lists of captions, one or more each.
+        masks: R masks, or None where they were not asked for.
     """
 
     ids: list[int]
     boxes: NDArray[np.float64]
     phrases: list[list[str]]
+    masks: RunLengthMasks | None = None
 
 
 class LazyImage:
@@ -149,16 +152,19 @@ def decode_annotations(record: dict[str, Any], size: tuple[int, int]) -> Annotat
         return Annotations(masks, classes, clicks)
 
 
-def decode_regions(record: dict[str, Any], size: tuple[int, int]) -> Regions:
+def decode_regions(
+    record: dict[str, Any], size: tuple[int, int], with_masks: bool = False
+) -> Regions:
     """Read a record's regions.
 
     Args:
         record: see the module's description.
         size: (height, width) of the image.
+        with_masks: whether to read their masks as well.
 
     Raises:
-        BadRecordError: if there is no region, the record states another size than the image's, or
-            ``check_region`` refuses a region.
+        BadRecordError: if there is no region, the record states another size than the image's,
+            ``check_region`` refuses a region, or a mask is damaged or missing.
     """
     with blame(record["file_name"]):
         stated = record["height"], record["width"]
@@ -171,7 +177,24 @@ def decode_regions(record: dict[str, Any], size: tuple[int, int]) -> Regions:
             ids=[region["region_id"] for region in regions],
             boxes=clip_boxes(np.array([region["bbox"] for region in regions]), size),
             phrases=[region["phrases"] for region in regions],
+            masks=_region_masks(regions, size) if with_masks else None,
         )
+
+
+def _region_masks(regions: list[dict[str, Any]], size: tuple[int, int]) -> RunLengthMasks:
+    """Masks of regions, which are run-length codes or polygons."""
+    codes = []
+    for region in regions:
+        if "segmentation" not in region:
+            raise ValueError(
+                f"region {region['region_id']} has no 'segmentation' to learn masks from; to learn "
+                "captions alone set MODEL.CRITERION.NAME to ''"
+            )
+        code = region["segmentation"]
+        if isinstance(code, list):
+            code = coco_mask.merge(coco_mask.frPyObjects(code, *size))
+        codes.append(code)
+    return RunLengthMasks.from_coco(codes, size)
 
 
 def check_region(region: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:

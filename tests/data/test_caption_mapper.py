@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from semsam.config import get_cfg
 from semsam.data import DATASET_MAPPER, build_test_loader, build_train_loader
@@ -40,8 +41,9 @@ def make_record(regions=None, seed=1, **more):
     }
 
 
-def make_mapper(is_train=True, **values):
+def make_mapper(is_train=True, criterion="", **values):
     cfg = get_cfg()
+    cfg.MODEL.CRITERION.NAME = criterion
     cfg.INPUT.IMAGE_SIZE = 60
     cfg.INPUT.MIN_SCALE = cfg.INPUT.MAX_SCALE = 1.0
     cfg.INPUT.FLIP_PROB = 0.0
@@ -205,9 +207,41 @@ def test_loaders_read_a_dataset_of_regions_through_the_mapper(tmp_path):
     regions = {1: [vg_region(10, "the left wall")], 2: [vg_region(20)], 3: [vg_region(30)]}
     root = write_visual_genome(tmp_path, regions)
     cfg = get_cfg()
+    cfg.MODEL.CRITERION.NAME = ""
     cfg.INPUT.IMAGE_SIZE, cfg.DATALOADER.NUM_WORKERS, cfg.SOLVER.IMS_PER_BATCH = 64, 0, 2
     cfg.DATASETS.TRAIN = (f"visual_genome://{root}?split=train",)
     batch = next(iter(build_train_loader(cfg)))
     assert [len(sample["instances"].gt_captions) for sample in batch] == [1, 1]
     loader = build_test_loader(cfg, f"visual_genome://{root}?split=test")
     assert [sample["region_ids"] for (sample,) in loader] == [[20], [30]]
+
+
+def halves_of_boxes(number):
+    """The left half of a region's box: as a run-length code, and as a polygon."""
+    x0, y0, x1, y1 = CORNERS[number]
+    middle = (x0 + x1) // 2
+    mask = np.zeros(SIZE, dtype=np.uint8, order="F")
+    mask[y0:y1, x0:middle] = 1
+    polygon = [[x0, y0, middle, y0, middle, y1, x0, y1]]
+    return mask, [coco_mask.encode(mask), polygon][number % 2]
+
+
+def test_masks_are_given_with_their_captions_where_a_criterion_learns_from_them():
+    regions = [
+        {**region(n, box, f"{'abcd'[n]}-thing"), "segmentation": halves_of_boxes(n)[1]}
+        for n, box in enumerate(CORNERS)
+    ]
+    mapper = make_mapper(criterion="ManyToOneCriterion", NUM_PROMPTS=3, IMAGE_SIZE=WIDTH)
+    instances = mapper(make_record(regions))["instances"]
+    assert len(instances.gt_captions) == 3
+    for caption, mask in zip(instances.gt_captions, instances.gt_masks, strict=True):
+        expected, _ = halves_of_boxes("abcd".index(caption[0]))
+        assert np.array_equal(mask.numpy()[:HEIGHT], expected)
+        assert not mask[HEIGHT:].any()
+    assert not make_mapper()(make_record(regions))["instances"].has("gt_masks")
+
+
+def test_a_region_without_a_mask_is_named_where_masks_are_learned():
+    mapper = make_mapper(criterion="ManyToOneCriterion")
+    with pytest.raises(BadRecordError, match=r"halves.*region 0 has no 'segmentation'.*CRITERION"):
+        mapper(make_record())

@@ -23,9 +23,9 @@ def write_scene(folder, **extra):
 def test_a_mask_with_a_sentence_is_a_region_with_its_box(tmp_path):
     write_scene(tmp_path)
     (record,) = list(map(DatasetCatalog.get(f"sa1b_captions://{tmp_path}").__getitem__, [0]))
-    assert record["regions"] == [
-        {"region_id": 3, "bbox": [10.0, 5.0, 30.0, 20.0], "phrases": ["a red house"]}
-    ]
+    (region,) = record["regions"]
+    assert coco_mask.area(region.pop("segmentation")) == 20 * 15
+    assert region == {"region_id": 3, "bbox": [10.0, 5.0, 30.0, 20.0], "phrases": ["a red house"]}
     assert (record["height"], record["width"]) == (40, 60)
 
 

@@ -43,6 +43,7 @@ class Sa1bCaptions:
                     "region_id": int(annotation.get("id", number)),
                     "bbox": _corners(annotation["segmentation"]),
                     "phrases": [annotation["caption"]],
+                    "segmentation": annotation["segmentation"],
                 }
                 for number, annotation in enumerate(record["annotations"])
                 if "caption" in annotation

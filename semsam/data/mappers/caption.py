@@ -11,6 +11,7 @@ import torch
 from semsam.config import CfgNode, configurable
 from semsam.data.build import DATASET_MAPPER
 from semsam.data.records import BadRecordError, LazyImage, Regions, decode_regions
+from semsam.data.run_length import IntArray, RunLengthMasks
 from semsam.data.text_flip import flip_caption
 from semsam.data.transforms import Geometry, LargeScaleJitter, ResizeShortestEdge
 from semsam.structures import Boxes, Instances, Prompts, PromptTargets
@@ -35,6 +36,7 @@ class CaptionMapper:
         jitter: the training augmentation.
         resize: the evaluation resize.
         num_prompts: at most so many regions an image in training.
+        learn_masks: give the masks of the regions in training, which then all have one.
         padding: colour of what the jitter pads, RGB; the pixel mean, which the model sees as 0.
         jpeg_draft: decode JPEGs at reduced size in training where that suffices.
     """
@@ -47,6 +49,7 @@ class CaptionMapper:
         jitter: LargeScaleJitter,
         resize: ResizeShortestEdge,
         num_prompts: int = 16,
+        learn_masks: bool = False,
         padding: Sequence[int] = (124, 116, 104),
         jpeg_draft: bool = False,
     ) -> None:
@@ -56,12 +59,13 @@ class CaptionMapper:
         self.jitter = jitter
         self.resize = resize
         self.num_prompts = num_prompts
+        self.learn_masks = learn_masks
         self.padding = tuple(padding)
         self.jpeg_draft = jpeg_draft
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
-        """Read INPUT, and the colour of the padding from MODEL.PIXEL_MEAN."""
+        """Read INPUT; MODEL says whether masks are learned, and the colour of the padding."""
         node = cfg.INPUT
         return {
             "is_train": is_train,
@@ -70,6 +74,7 @@ class CaptionMapper:
             ),
             "resize": ResizeShortestEdge(node.MIN_SIZE_TEST, node.MAX_SIZE_TEST),
             "num_prompts": node.NUM_PROMPTS,
+            "learn_masks": bool(cfg.MODEL.CRITERION.NAME),
             "padding": [round(value) for value in cfg.MODEL.PIXEL_MEAN],
             "jpeg_draft": node.JPEG_DRAFT,
         }
@@ -85,15 +90,17 @@ class CaptionMapper:
             ``image`` (uint8 (3, h, w) RGB tensor), ``prompts`` (one image's boxes, XYXY pixels of
             ``image``), ``file_name``, ``image_id``, and ``height`` and ``width`` of the frame in
             which results are wanted: in training that of ``image``, else the photo's. In training
-            also ``instances`` (gt_boxes as the prompts, gt_captions: a text each) and ``targets``
-            (each prompt is answered by its own region); else ``region_ids`` (list of int),
-            ``references`` (a list of texts each), and ``predict_masks`` False: words are evaluated.
+            also ``instances`` (gt_boxes as the prompts, gt_captions: a text each, gt_masks if they
+            are learned) and ``targets`` (each prompt is answered by its own region); else
+            ``region_ids`` (list of int), ``references`` (a list of texts each), and
+            ``predict_masks`` False: words are evaluated.
 
         Raises:
             BadRecordError: if the image or a region is damaged, or no region is left.
         """
         image = LazyImage(record)
-        regions = decode_regions(record, image.size)
+        with_masks = self.is_train and self.learn_masks
+        regions = decode_regions(record, image.size, with_masks)
         source = {"file_name": record["file_name"], "image_id": record["image_id"]}
         if not self.is_train:
             geometry = self.resize(image.size)
@@ -109,14 +116,17 @@ class CaptionMapper:
                 "width": image.size[1],
                 **source,
             }
-        geometry, boxes, captions = self._draw(record, image.size, regions)
-        numbers = torch.arange(len(captions))
-        gt_boxes = torch.from_numpy(boxes)
+        geometry, numbers, captions = self._draw(record, image.size, regions)
+        boxes = torch.from_numpy(geometry.apply_boxes(regions.boxes[numbers]))
+        instances = Instances(geometry.output, gt_boxes=Boxes(boxes), gt_captions=captions)
+        if regions.masks is not None:
+            instances.gt_masks = _bitmaps(geometry, regions.masks, numbers)
+        own = torch.arange(len(captions))
         return {
             "image": self._pixels(image, geometry),
-            "prompts": Prompts.from_boxes(gt_boxes),
-            "instances": Instances(geometry.output, gt_boxes=Boxes(gt_boxes), gt_captions=captions),
-            "targets": PromptTargets(numbers, numbers[:, None]),
+            "prompts": Prompts.from_boxes(boxes),
+            "instances": instances,
+            "targets": PromptTargets(own, own[:, None]),
             "height": geometry.output[0],
             "width": geometry.output[1],
             **source,
@@ -129,38 +139,39 @@ class CaptionMapper:
 
     def _draw(
         self, record: dict[str, Any], size: tuple[int, int], regions: Regions
-    ) -> tuple[Geometry, np.ndarray, list[str]]:
-        """Geometry, (N, 4) boxes and N captions of a training sample."""
+    ) -> tuple[Geometry, IntArray, list[str]]:
+        """Geometry, and the (N,) regions of a training sample with a caption each."""
         rng = record["rng"]
         geometry = self.jitter(size, rng)
         order = rng.permutation(len(regions.ids))
         # For every region, so that these draws do not hang on which of them stay.
         choices = rng.integers(0, [len(phrases) for phrases in regions.phrases])
-        phrases = [regions.phrases[number][choices[number]] for number in order]
+        phrases = [texts[choice] for texts, choice in zip(regions.phrases, choices, strict=True)]
         for _ in range(MAX_DRAWS):
-            geometry, boxes, captions = self._place(geometry, regions.boxes[order], phrases)
+            placed, numbers, captions = self._place(geometry, order, regions.boxes, phrases)
             if captions:
-                return geometry, boxes, captions
+                return placed, numbers, captions
             geometry = self.jitter(size, rng)
         raise BadRecordError(f"{record['file_name']}: {MAX_DRAWS} crops left no region")
 
     def _place(
-        self, geometry: Geometry, boxes: np.ndarray, phrases: list[str]
-    ) -> tuple[Geometry, np.ndarray, list[str]]:
-        """Choose regions and move them; without the flip where a caption forbids it."""
-        moved, captions = self._select(geometry, boxes, phrases)
+        self, geometry: Geometry, order: IntArray, boxes: np.ndarray, phrases: list[str]
+    ) -> tuple[Geometry, IntArray, list[str]]:
+        """The first regions that stay inside; without the flip where a caption forbids it."""
+        moved = geometry.apply_boxes(boxes[order])
+        inside = ((moved[:, 2:] - moved[:, :2]) > MIN_SIDE).all(axis=1)
+        numbers = order[inside][: self.num_prompts]
+        captions = [phrases[number] for number in numbers]
         if not geometry.flip:
-            return geometry, moved, captions
+            return geometry, numbers, captions
         flipped = [text for text in map(flip_caption, captions) if text is not None]
         if len(flipped) == len(captions):
-            return geometry, moved, flipped
-        return self._place(geometry.unflipped(), boxes, phrases)
+            return geometry, numbers, flipped
+        return self._place(geometry.unflipped(), order, boxes, phrases)
 
-    def _select(
-        self, geometry: Geometry, boxes: np.ndarray, phrases: list[str]
-    ) -> tuple[np.ndarray, list[str]]:
-        """The first regions that are still inside: their moved boxes and phrases."""
-        moved = geometry.apply_boxes(boxes)
-        inside = ((moved[:, 2:] - moved[:, :2]) > MIN_SIDE).all(axis=1)
-        kept = np.flatnonzero(inside)[: self.num_prompts]
-        return moved[kept], [phrases[number] for number in kept]
+
+def _bitmaps(geometry: Geometry, masks: RunLengthMasks, numbers: IntArray) -> torch.Tensor:
+    """(N, h, w) bool: the asked ones, in their order, as the geometry leaves them."""
+    ascending, place = np.unique(numbers, return_inverse=True)
+    bitmaps = geometry.apply_masks(masks.select(ascending)).decode()
+    return torch.from_numpy(bitmaps[place])
