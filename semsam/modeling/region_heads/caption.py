@@ -353,7 +353,7 @@ def _region_tokens(cfg: CfgNode, dim: int) -> nn.Module:
     mixer = (dim, node.NUM_LAYERS, cfg.MODEL.DECODER.NUM_HEADS, cfg.MODEL.DECODER.DIM_FEEDFORWARD)
     if node.TOKENS == "mixer":
         shape = (node.NUM_QUERIES, node.NUM_CAPTIONS)
-        return MixerTokens(*mixer, *shape, node.MIXER_READS, node.INIT_STD)
+        return MixerTokens(*mixer, *shape, node.MIXER_READS, node.MIXER_POOLED_SIZE, node.INIT_STD)
     if node.TOKENS == "masks":
         return MaskTokens(*mixer, node.INIT_STD)
     if node.TOKENS == "roi":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from semsam.layers.two_way import TwoWayTransformer, prompts_at_once
-from semsam.structures import PromptOutput
+from semsam.structures import PromptOutput, masks_to_boxes
 
 
 class MixerTokens(nn.Module):
@@ -24,10 +24,12 @@ class MixerTokens(nn.Module):
         num_layers: two-way blocks.
         num_heads: attention heads.
         dim_feedforward: hidden channels of a block's MLP.
-        num_queries: Q.
+        num_queries: learned queries a caption.
         num_captions: H, captions a region.
         reads: ``"output"``: tokens and image as the mask decoder leaves them (as released);
             ``"input"``: the prompt's own tokens and the image embedding, beside the mask decoder.
+        pooled_size: cells a side of the image under the box that follow the queries; 0 for none (as
+            released). A small model then need not learn where a region is before it learns what.
         init_std: standard deviation of the initial weights.
     """
 
@@ -40,24 +42,29 @@ class MixerTokens(nn.Module):
         num_queries: int = 8,
         num_captions: int = 1,
         reads: str = "output",
+        pooled_size: int = 0,
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
         if reads not in ("output", "input"):
             raise ValueError(f"the mixer reads 'output' or 'input', not '{reads}'")
         self.num_captions = num_captions
-        self.num_queries = num_queries
+        self.num_queries = num_queries + pooled_size**2
         self.reads = reads
         self.mixer = TwoWayTransformer(dim, num_layers, num_heads, dim_feedforward)
         self.queries = nn.Embedding(num_captions * num_queries, dim)
+        self.pooled = RoiTokens(pooled_size) if pooled_size else None
         init_normal(self, init_std)
 
     def forward(self, output: PromptOutput) -> Tensor:
         """(R, H, Q, C) of the R valid prompts, images in order."""
         queries = self.queries.weight.expand(int(output.valid.sum()), -1, -1)
-        return _mix(self.mixer, output, self.reads, queries).unflatten(
-            1, (self.num_captions, self.num_queries)
-        )
+        mixed = _mix(self.mixer, output, self.reads, queries)
+        mixed = mixed.unflatten(1, (self.num_captions, -1))
+        if self.pooled is None:
+            return mixed
+        pooled = self.pooled(output).expand(-1, self.num_captions, -1, -1)
+        return torch.cat([mixed, pooled], dim=2)
 
 
 class MaskTokens(nn.Module):
@@ -86,7 +93,9 @@ class MaskTokens(nn.Module):
 
 
 class RoiTokens(nn.Module):
-    """The image under the box, pooled to a grid (SCA, table 4): no mixer and no parameters.
+    """The image under the region, pooled to a grid (SCA, table 4): no mixer and no parameters.
+
+    The region is the prompt's box; of a prompt without one, the box around its best mask.
 
     Args:
         size: cells a side.
@@ -101,15 +110,27 @@ class RoiTokens(nn.Module):
         """(R, 1, size * size, C) of the R valid prompts, images in order.
 
         Raises:
-            ValueError: if a prompt has no box.
+            ValueError: if a prompt has no box and masks were not asked for.
         """
-        prompts, image = output.context["prompts"], output.context["image_embedding"]
-        if not bool(prompts.has_box[output.valid].all()):
-            raise ValueError("captions from pooled features need a box for every prompt")
-        boxes = [b[v].to(image.dtype) for b, v in zip(prompts.boxes, output.valid, strict=True)]
+        image = output.context["image_embedding"]
+        boxes = [b[v].to(image.dtype) for b, v in zip(_boxes(output), output.valid, strict=True)]
         scale = image.shape[-1] / output.padded_size[1]
         cells = roi_align(image, boxes, self.size, spatial_scale=scale, aligned=True)
         return cells.flatten(2).transpose(1, 2)[:, None]
+
+
+def _boxes(output: PromptOutput) -> Tensor:
+    """(B, N, 4) XYXY pixels of the padded frame: of the prompt, else of its best mask."""
+    prompts, logits = output.context["prompts"], output.mask_logits
+    if bool((prompts.has_box | ~output.valid).all()):
+        return prompts.boxes
+    if not logits.shape[-1]:
+        raise ValueError("features of a region without a box are pooled under its mask: ask for it")
+    best = output.best_masks()[..., None, None, None].expand(-1, -1, 1, *logits.shape[3:])
+    masks = logits.gather(2, best)[:, :, 0] > 0
+    found = masks_to_boxes(masks.flatten(0, 1)).unflatten(0, masks.shape[:2])
+    pixels = found * (output.padded_size[1] / logits.shape[-1])
+    return torch.where(prompts.has_box[..., None], prompts.boxes, pixels)
 
 
 def _mix(mixer: TwoWayTransformer, output: PromptOutput, reads: str, queries: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 import importlib.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from semsam.config import load_cfg
 from semsam.modeling import build_model
 from semsam.modeling.region_heads.caption import build_projection, caption_loss
+from semsam.modeling.region_heads.region_tokens import RoiTokens
 from semsam.modeling.text.language_model import CaptionTokenizer, load_language_model
+from semsam.structures import Prompts
 from tests.tiny import tiny_caption_cfg, training_record, write_language_model
 
 
@@ -174,12 +177,6 @@ def test_weights_of_fewer_layers_than_the_configuration_are_refused(folder, tmp_
         load_language_model(str(deeper))
 
 
-def test_pooled_features_need_boxes(folder):
-    model = build_model(tiny_caption_cfg(folder, TOKENS="roi", ROI_SIZE=2)).eval()
-    with pytest.raises(ValueError, match="need a box"), torch.no_grad():
-        model([record(CAPTIONS)])
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -218,3 +215,47 @@ def test_a_language_model_of_a_package_writes_words():
     with torch.no_grad():
         written = model.generate(inputs_embeds=words, max_new_tokens=3, do_sample=False)
     assert "Paris" in tokenizer.decode(written)[0]
+
+
+def tokens_of(model, records):
+    """(R, H, Q, C) of the prompts of records."""
+    with torch.no_grad():
+        features = model.encode_image(model.preprocess(records))
+        output = model.decode(features, Prompts.collate([r["prompts"] for r in records]))
+        return model.region_heads["CaptionHead"].region_tokens(output), output
+
+
+def test_pooled_features_of_the_region_follow_the_mixers_queries(folder):
+    model = build_model(tiny_caption_cfg(folder, MIXER_POOLED_SIZE=2)).eval()
+    made = record(CAPTIONS)
+    boxes = torch.tensor([[4.0, 4.0, 30.0, 20.0], [10.0, 8.0, 60.0, 44.0]])
+    made["prompts"] = Prompts.from_boxes(boxes)
+    tokens, output = tokens_of(model, [made])
+    mixer = model.region_heads["CaptionHead"].region_tokens
+    pooled = RoiTokens(2)(output)
+    assert tokens.shape[2] == mixer.num_queries == mixer.queries.num_embeddings + 4
+    torch.testing.assert_close(tokens[:, :, -4:], pooled)
+    mixer.pooled = None
+    torch.testing.assert_close(tokens[:, :, :-4], mixer(output))
+
+
+def test_a_click_is_pooled_under_its_best_mask(folder):
+    model = build_model(tiny_caption_cfg(folder, TOKENS="roi", ROI_SIZE=2)).eval()
+    made = record(CAPTIONS)
+    made["prompts"] = Prompts.from_points(torch.tensor([[20.0, 30.0]]))
+    _, output = tokens_of(model, [made])
+    # The best mask: a rectangle of the padded frame.
+    output.mask_logits.fill_(-1.0)
+    rows, columns = output.mask_logits.shape[-2:]
+    best = int(output.best_masks()[0, 0])
+    output.mask_logits[0, 0, best, rows // 4 : rows // 2, columns // 4 : columns // 2] = 1.0
+    head = model.region_heads["CaptionHead"].region_tokens
+    clicked = head(output)
+    height, width = output.padded_size
+    made["prompts"] = Prompts.from_boxes(
+        torch.tensor([[width / 4, height / 4, width / 2, height / 2]])
+    )
+    torch.testing.assert_close(clicked, tokens_of(model, [made])[0])
+    unasked = replace(output, mask_logits=output.mask_logits[..., :0, :0])
+    with pytest.raises(ValueError, match="without a box"):
+        head(unasked)
