@@ -1,11 +1,11 @@
-"""Train and evaluate a small Semantic-SAM on this machine, and leave a page about it.
+"""Train a small Semantic-SAM and a small SCA on this machine, and leave a page about them.
 
     python tools/make_demo.py
 
-Writes a sample set, packs it into shards, evaluates, trains, evaluates again, clicks on held-out
-pictures and writes ``output/demo/index.html``. Each step is a command that a user could type. What
-is there is not made again, and training goes on from its last checkpoint: after an interruption run
-it again; to start over, delete ``output/demo``.
+Writes a sample set, packs it into shards, evaluates, trains and evaluates again, trains a second
+model to describe regions, tries both on held-out pictures and writes ``output/demo/index.html``.
+Each step is a command that a user could type. What is there is not made again, and training goes on
+from its last checkpoint: after an interruption run it again; to start over, delete ``output/demo``.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from demo_captions import report_captions
 from demo_page import Picture, Report, write_page
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from semsam import AutomaticMaskGenerator, SemSamPredictor, model_zoo
+from semsam import AutomaticMaskGenerator, RegionCaptioner, SemSamPredictor, model_zoo
 from semsam.utils.file_io import write_json
 from semsam.utils.visualizer import Visualizer, draw_everything, draw_levels
 
 CONFIG = "configs/demo/semantic_sam_nano.yaml"
+CAPTION_CONFIG = "configs/demo/sca_nano.yaml"
 OUTPUT = Path("output/demo")
 SETS = {"scenes_val": "held-out scenes", "photos_val": "held-out photos"}
 #: Processes of one thread each: at this size they do more than one process of many threads.
@@ -51,10 +53,17 @@ def main(argv: list[str] | None = None) -> int:
     command = f"{train_net} --eval-only OUTPUT_DIR={before}"
     run("evaluation before", command, before / "results.json")
     run("training and evaluation", f"{train_net} --resume", trained / "results.json")
+    language_model, captions = OUTPUT / "language_model", OUTPUT / "captions"
+    scenes = {name: f"sa1b_captions://{shards}/scenes_{name}" for name in ("train", "val")}
+    make_words = f"tools/make_language_model.py --dataset {scenes['train']}"
+    run("language model", f"{make_words} --output {language_model}", language_model)
+    learn_words = f"tools/train_net.py --config-file {CAPTION_CONFIG} --num-gpus {WORKERS}"
+    run("captions", f"{learn_words} --resume", captions / "results.json")
 
     start = time.perf_counter()
     torch.manual_seed(0)
     model = model_zoo.get(str(trained), device="cpu")
+    captioner = RegionCaptioner.from_pretrained(str(captions), device="cpu")
     shown = pairs(samples / "scenes_val", 4) + pairs(samples / "photos_val", 4)
     report = Report(
         before=results(before / "results.json"),
@@ -67,10 +76,15 @@ def main(argv: list[str] | None = None) -> int:
             truth(*pair)
             for pair in pairs(samples / "scenes_train", 6) + pairs(samples / "photos_train", 2)
         ],
+        captions=report_captions(
+            captioner, generator(model), captions, scenes["train"], scenes["val"]
+        ),
         commands=[
             "make demo",
             "",
             *(f"python {c}" for c in list_commands(samples, shards, train_net)),
+            f"python {make_words} --output {language_model}",
+            f"python {learn_words}",
         ],
     )
     write_page(OUTPUT / "index.html", report)
@@ -150,12 +164,16 @@ def click(predictor: SemSamPredictor, image: np.ndarray, content: dict[str, Any]
     )
 
 
-def everything(model: torch.nn.Module, image: np.ndarray, content: dict[str, Any]) -> Picture:
-    """Segment without a prompt."""
-    generator = AutomaticMaskGenerator(
+def generator(model: torch.nn.Module) -> AutomaticMaskGenerator:
+    """Finds masks without a prompt, with thresholds for a model that learned for minutes."""
+    return AutomaticMaskGenerator(
         model, points_per_side=16, pred_iou_thresh=0.6, stability_score_thresh=0.7
     )
-    records = generator.generate(image)
+
+
+def everything(model: torch.nn.Module, image: np.ndarray, content: dict[str, Any]) -> Picture:
+    """Segment without a prompt."""
+    records = generator(model).generate(image)
     masks = [r["segmentation"] for r in records]
     picture = draw_everything(image, np.array(masks).reshape(-1, *image.shape[:2]), 1.5)
     return Picture(picture, f"{len(records)} masks; {len(content['annotations'])} true ones")

@@ -254,7 +254,34 @@ def draw_everything(
     return Visualizer(image, scale).fade(0.35).draw_masks(masks, labels=labels, alpha=0.5).image
 
 
-def _captioned_row(panels: list[np.ndarray], captions: Sequence[str]) -> np.ndarray:
+def draw_grid(panels: Sequence[np.ndarray], captions: Sequence[str], columns: int) -> np.ndarray:
+    """Pictures of one size in rows, each with a line of text below it.
+
+    Args:
+        panels: N of (h, w, 3) uint8 RGB.
+        captions: N texts; long ones are wrapped.
+        columns: pictures a row; the last row may have fewer.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: if there is no picture, or their sizes differ.
+    """
+    if len({panel.shape for panel in panels}) != 1:
+        raise ValueError(f"pictures of one size are expected, got {[p.shape for p in panels]}")
+    missing = -len(panels) % columns
+    panels = [*panels, *[np.full_like(panels[0], 255)] * missing]
+    captions = [*captions, *[""] * missing]
+    return np.vstack(
+        [
+            _captioned_row(panels[start : start + columns], captions[start : start + columns])
+            for start in range(0, len(panels), columns)
+        ]
+    )
+
+
+def _captioned_row(panels: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
     """Panels of one size on white, a caption under each."""
     height, width = panels[0].shape[:2]
     font = _font(max(14, round(height / 18)))

@@ -38,6 +38,14 @@ def report(page):
         clicks=[picture],
         everything=[picture],
         samples=[picture],
+        captions=page.Captions(
+            regions=3,
+            majority="the <b>",
+            baseline={"CIDEr-D": 10.0, "Exact": 0.0},
+            trained={"CIDEr-D": 45.0, "Exact": 25.4},
+            shown=picture,
+            everything=[picture],
+        ),
         commands=["make demo"],
     )
 
@@ -45,7 +53,7 @@ def report(page):
 def test_the_page_needs_no_other_file_and_shows_every_picture(page, report, tmp_path):
     page.write_page(tmp_path / "index.html", report)
     text = (tmp_path / "index.html").read_text()
-    assert text.count('src="data:image/png;base64,') == 3
+    assert text.count('src="data:image/png;base64,') == 5
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
     assert "a click on &lt;b&gt; &amp; more" in text
 
@@ -53,6 +61,13 @@ def test_the_page_needs_no_other_file_and_shows_every_picture(page, report, tmp_
 def test_the_table_gives_both_numbers_and_the_gain(page, report):
     table = page.results_table(report.before, report.after)
     assert '<td>11.2</td><td>71.5</td><td class="gain">+60.2</td>' in table
+
+
+def test_captions_are_compared_with_the_most_frequent_one(page, report):
+    table = page.captions_table(report.captions)
+    assert "always “the &lt;b&gt;”" in table
+    assert '<td>10.0</td><td>45.0</td><td class="gain">4.5x</td>' in table
+    assert '<td>0.0</td><td>25.4</td><td class="gain"></td>' in table
 
 
 def test_a_size_without_masks_has_no_row(page, report):

@@ -3,7 +3,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from semsam.utils.visualizer import Visualizer, distinct_color, draw_everything, draw_levels
+from semsam.utils.visualizer import (
+    Visualizer,
+    distinct_color,
+    draw_everything,
+    draw_grid,
+    draw_levels,
+)
 
 GREY = np.full((60, 80, 3), 128, dtype=np.uint8)
 
@@ -95,3 +101,18 @@ def test_levels_stand_in_a_row_behind_the_prompt():
 
 def test_a_picture_of_everything_takes_no_masks_too():
     assert draw_everything(GREY, np.zeros((0, 60, 80), dtype=bool)).shape == GREY.shape
+
+
+def test_a_grid_has_a_row_for_every_few_pictures():
+    panels = [np.full((20, 30, 3), shade, np.uint8) for shade in (10, 90, 170)]
+    one = draw_grid(panels[:2], ["a", "b"], columns=2)
+    grid = draw_grid(panels, ["a", "b", "c"], columns=2)
+    assert grid.shape == (2 * one.shape[0], *one.shape[1:])
+    for shade in (10, 90, 170):
+        assert (grid == shade).all(axis=2).sum() >= 20 * 30
+
+
+def test_a_grid_of_unequal_pictures_is_refused():
+    panels = [np.zeros((20, 30, 3), np.uint8), np.zeros((20, 31, 3), np.uint8)]
+    with pytest.raises(ValueError, match=r"one size.*\(20, 31, 3\)"):
+        draw_grid(panels, ["a", "b"], columns=2)
