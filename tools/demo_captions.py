@@ -93,11 +93,9 @@ def _described_scene(
     found = generator.generate(image)
     if not found:
         return Picture(image, "nothing found")
-    x, y, width, height = np.array([r["bbox"] for r in found], dtype=float).T
     captioner.set_image(image)
-    boxes = np.stack([x, y, x + width + 1, y + height + 1], axis=1)
-    sentences = captioner.caption(boxes=boxes).pred_captions
+    captioner.caption_masks(found)
     order = np.argsort([-r["area"] for r in found], kind="stable")[:MOST_LABELS]
-    labels = [text if i in order else "" for i, text in enumerate(sentences)]
+    labels = [r["caption"] if i in order else "" for i, r in enumerate(found)]
     picture = draw_everything(image, np.array([r["segmentation"] for r in found]), 3.0, labels)
     return Picture(picture, f"{len(found)} masks; sentences of the largest")

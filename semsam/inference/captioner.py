@@ -67,6 +67,7 @@ class RegionCaptioner:
         num_beams: int | None = None,
         task: str | None = None,
         text_prefix: str = "",
+        level: int | None = None,
     ) -> Instances:
         """Describe regions of the photo.
 
@@ -77,16 +78,19 @@ class RegionCaptioner:
             num_beams: of the search; the head's own if None.
             task: "caption" or "recognition"; the head's own if None.
             text_prefix: words that each sentence begins with, "a photo of".
+            level: which of a prompt's masks is given and, where each has a caption of its own,
+                described, from 1 (the whole) on; if None the one with the best predicted IoU among
+                those that answer a prompt of its kind.
 
         Returns:
             N entries: ``pred_captions`` (list of str), ``caption_scores`` (N,) mean log-probability
-            of the tokens that were not given, ``pred_masks`` (N, H, W) bool, the mask with the best
-            predicted IoU among those that answer the prompt, and ``scores`` (N,), that IoU.
+            of the tokens that were not given, ``pred_masks`` (N, H, W) bool, and ``scores`` (N,),
+            the mask's predicted IoU.
 
         Raises:
             RuntimeError: if no image is set.
             ValueError: if there is no region, or one is misshapen, without area or outside the
-                photo; if the task is unknown or the text prefix as long as a caption.
+                photo; if the task or the level is unknown, or the text prefix as long as a caption.
         """
         given = (values for values in (point_coords, boxes) if values is not None)
         if any(torch.as_tensor(values).numel() == 0 for values in given):
@@ -98,7 +102,7 @@ class RegionCaptioner:
         parts = []
         for start in range(0, prompts.num_prompts, self.regions_per_batch):
             part = prompts.select(slice(start, start + self.regions_per_batch))
-            parts.append(self._describe(part, task, num_beams, text_prefix))
+            parts.append(self._describe(part, task, num_beams, text_prefix, level))
         return Instances.cat(parts)
 
     def caption_everything(
@@ -130,8 +134,30 @@ class RegionCaptioner:
             raise ValueError("captions of crops are not offered: crop_n_layers must be 0")
         # It leaves the photo's features in the predictor.
         records = AutomaticMaskGenerator(self.predictor, **kwargs).generate(image)
+        self.caption_masks(records, num_beams, task, text_prefix)
+        return records
+
+    def caption_masks(
+        self,
+        records: list[dict[str, Any]],
+        num_beams: int | None = None,
+        task: str | None = None,
+        text_prefix: str = "",
+    ) -> None:
+        """Add a sentence about its box to each mask of the photo, of whatever model.
+
+        Args:
+            records: as ``AutomaticMaskGenerator`` gives them; get ``caption`` and
+                ``caption_score``.
+            num_beams: as for ``caption``.
+            task: as for ``caption``.
+            text_prefix: as for ``caption``.
+
+        Raises:
+            RuntimeError: if no image is set.
+        """
         if not records:
-            return records
+            return
         found = self.caption(
             boxes=outer_boxes(records), num_beams=num_beams, task=task, text_prefix=text_prefix
         )
@@ -139,30 +165,39 @@ class RegionCaptioner:
             records, found.pred_captions, found.caption_scores.tolist(), strict=True
         ):
             record.update(caption=text, caption_score=score)
-        return records
 
     def _describe(
-        self, prompts: Prompts, task: str | None, num_beams: int | None, text_prefix: str
+        self,
+        prompts: Prompts,
+        task: str | None,
+        num_beams: int | None,
+        text_prefix: str,
+        level: int | None,
     ) -> Instances:
         output = self.predictor.decode(prompts)
+        shown = self._shown_masks(output, level)
         with self.predictor.inference():
-            captions, scores = self.head.describe(output, task, num_beams, text_prefix)
-        masks, quality = self._best_masks(output)
+            captions, scores = self.head.describe(output, task, num_beams, text_prefix, shown)
+        rows = torch.arange(len(shown), device=shown.device)
         found = Instances(self.predictor.image_size)
         found.pred_captions = captions
         found.caption_scores = scores
-        found.pred_masks = masks
-        found.scores = quality
-        return found
-
-    def _best_masks(self, output: PromptOutput) -> tuple[Tensor, Tensor]:
-        """(N, H, W) bool masks of the photo, and their (N,) predicted IoU."""
-        best = output.best_masks()[0]
-        rows = torch.arange(len(best), device=best.device)
-        masks = upsample_masks_binary(
-            output.mask_logits[0, rows, best],
+        found.pred_masks = upsample_masks_binary(
+            output.mask_logits[0, rows, shown],
             output.padded_size,
             self.predictor.input_size,
             self.predictor.image_size,
         )
-        return masks, output.scores[0, rows, best]
+        found.scores = output.scores[0, rows, shown]
+        return found
+
+    @staticmethod
+    def _shown_masks(output: PromptOutput, level: int | None) -> Tensor:
+        """(N,) index of the mask that stands for each prompt."""
+        best = output.best_masks()[0]
+        if level is None:
+            return best
+        order = output.level_order
+        if not 1 <= level <= len(order):
+            raise ValueError(f"level is 1 to {len(order)} with this model, got {level}")
+        return torch.full_like(best, order[level - 1])

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from semsam import RegionCaptioner
+from semsam.inference.amg_utils import outer_boxes
 from semsam.modeling import build_model
 from semsam.modeling.region_heads.caption import TASKS
 from tests.tiny import tiny_caption_cfg, tiny_sam_cfg, write_language_model
@@ -124,3 +125,33 @@ def test_bfloat16_describes_regions_much_as_float32_does(model, captioner, photo
     assert found.caption_scores.dtype == torch.float32
     torch.testing.assert_close(found.scores, exact.scores, atol=0.05, rtol=0)
     torch.testing.assert_close(found.caption_scores, exact.caption_scores, atol=0.05, rtol=0)
+
+
+def test_a_level_says_which_mask_is_given_and_described(tmp_path_factory, photo):
+    folder = write_language_model(tmp_path_factory.mktemp("three_captions"))
+    torch.manual_seed(0)
+    model = build_model(tiny_caption_cfg(folder, TOKENS="masks", MAX_LENGTH=6)).eval()
+    captioner = RegionCaptioner(model)
+    captioner.set_image(photo)
+    clicks = [[20.0, 15.0], [60.0, 30.0]]
+    levels = [captioner.caption(clicks, level=level) for level in (1, 2, 3)]
+    best = captioner.caption(clicks)
+    scores = torch.stack([found.scores for found in levels])
+    torch.testing.assert_close(best.scores, scores.amax(0))
+    chosen = scores.argmax(0)
+    for row, level in enumerate(chosen.tolist()):
+        assert torch.equal(best.pred_masks[row], levels[level].pred_masks[row])
+        assert best.pred_captions[row] == levels[level].pred_captions[row]
+        assert best.caption_scores[row] == levels[level].caption_scores[row]
+    # Each mask has a caption of its own.
+    assert len({float(found.caption_scores[0]) for found in levels}) == 3
+    with pytest.raises(ValueError, match="level is 1 to 3 with this model, got 4"):
+        captioner.caption(clicks, level=4)
+
+
+def test_masks_of_another_model_are_described_by_their_boxes(captioner):
+    records = [{"bbox": [4, 6, 35, 23]}, {"bbox": [50, 10, 28, 36]}]
+    captioner.caption_masks(records)
+    found = captioner.caption(boxes=outer_boxes(records))
+    assert [record["caption"] for record in records] == found.pred_captions
+    assert [record["caption_score"] for record in records] == found.caption_scores.tolist()

@@ -166,6 +166,7 @@ class CaptionHead(nn.Module):
         task: str | None = None,
         num_beams: int | None = None,
         text_prefix: str = "",
+        masks: Tensor | None = None,
     ) -> tuple[list[str], Tensor]:
         """Captions of the R valid prompts, images in order, generated in one batch.
 
@@ -174,6 +175,8 @@ class CaptionHead(nn.Module):
             task: other than the head's own.
             num_beams: other than the head's own.
             text_prefix: words that every sentence begins with.
+            masks: (R,) which mask of a prompt is meant, where each of the levels has a caption of
+                its own; the best if None.
 
         Returns:
             R sentences, and (R,) the mean log-probability of their tokens, the given ones apart.
@@ -195,15 +198,9 @@ class CaptionHead(nn.Module):
             )
         ids, scores = self.generate(torch.cat([prefix, words], dim=1), num_beams, left)
         ids = torch.cat([given, ids], dim=1)
-        chosen = self._heads_shown(output, heads) + heads * torch.arange(regions, device=ids.device)
+        own = _own_captions(output, masks) if heads == len(output.level_order) else 0
+        chosen = own + heads * torch.arange(regions, device=ids.device)
         return self.tokenizer.decode(ids[chosen]), scores[chosen]
-
-    def _heads_shown(self, output: PromptOutput, heads: int) -> Tensor:
-        """(R,) which of the H captions is shown: that of the best mask, where each has its own."""
-        scores = output.select_masks(output.level_order).scores[output.valid]
-        if heads == scores.shape[1]:
-            return scores.argmax(dim=1)
-        return torch.zeros(len(scores), dtype=torch.long, device=scores.device)
 
     def prefix(self, tokens: Tensor, tasks: Sequence[str]) -> Tensor:
         """What the language model is shown.
@@ -289,6 +286,16 @@ class CaptionHead(nn.Module):
         counted = is_end.cumsum(dim=1) == is_end
         total = steps.masked_fill(~counted, 0).sum(dim=1)
         return result.sequences, total / counted.sum(dim=1)
+
+
+def _own_captions(output: PromptOutput, masks: Tensor | None) -> Tensor:
+    """(R,) index of the level to which the (R,) masks belong; of no level: the best level."""
+    levels = list(output.level_order)
+    best = output.scores[output.valid][:, levels].argmax(dim=1)
+    if masks is None:
+        return best
+    same = masks[:, None] == masks.new_tensor(levels)
+    return torch.where(same.any(dim=1), same.int().argmax(dim=1), best)
 
 
 def caption_loss(logits: Tensor, ids: Tensor, mask: Tensor, smoothing: float) -> Tensor:
