@@ -10,6 +10,7 @@ random weights. It is for models that learn language and vision together from li
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    if args.output.exists():
+        parser.error(f"{args.output} is there already: delete it, or name another folder")
     tokenizer = word_tokenizer(count_words(args.dataset))
     torch.manual_seed(args.seed)
     config = GPT2Config(
@@ -52,8 +55,12 @@ def main(argv: list[str] | None = None) -> int:
         attn_pdrop=0.0,
     )
     model = GPT2LMHeadModel(config)
-    model.save_pretrained(args.output)
-    tokenizer.save_pretrained(args.output)
+    # It appears when it is whole.
+    unfinished = args.output.with_name(f".{args.output.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    tokenizer.save_pretrained(unfinished)
+    unfinished.rename(args.output)
     number = sum(p.numel() for p in model.parameters())
     print(f"{args.output}: {len(tokenizer)} words, {number / 1e6:.2f} M parameters")
     return 0

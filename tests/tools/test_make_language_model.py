@@ -27,3 +27,12 @@ def test_the_model_knows_the_words_of_the_captions_and_writes_them_back(tool, tm
     assert mask.all()
     model = load_language_model(str(tmp_path / "model"))
     assert model.get_input_embeddings().weight.shape == (5, 16)
+
+
+def test_what_is_there_is_not_overwritten(tool, tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        tool.main(["--dataset", "sa1b_captions://scenes", "--output", str(tmp_path / "model")])
+    assert f"{tmp_path / 'model'} is there already" in capsys.readouterr().err
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
