@@ -15,7 +15,7 @@ from semsam import AutomaticMaskGenerator, RegionCaptioner
 from semsam.data import DatasetCatalog
 from semsam.data.records import LazyImage
 from semsam.evaluation.caption_metrics import CaptionScorer
-from semsam.utils.visualizer import Visualizer, distinct_color, draw_everything, draw_grid
+from semsam.utils.visualizer import Visualizer, distinct_color, draw_grid
 
 #: Described regions in the picture, and how many of them are in a row.
 SHOWN, COLUMNS = 12, 4
@@ -79,7 +79,10 @@ def _described_regions(captioner: RegionCaptioner, records: Sequence[dict[str, A
         captioner.set_image(image)
         found = captioner.caption(boxes=[region["bbox"]])
         (said,), (truth, *_) = found.pred_captions, region["phrases"]
-        panel = Visualizer(image, 1.25).draw_masks(found.pred_masks.cpu().numpy(), alpha=0.35)
+        masks = found.pred_masks.cpu().numpy()
+        # In its own colours, on a pale picture.
+        lit = np.where(masks[0][..., None], image, Visualizer(image).fade(0.85).image)
+        panel = Visualizer(lit, 1.25).draw_masks(masks, alpha=0.0)
         panels.append(panel.draw_boxes([region["bbox"]], [distinct_color(0)]).image)
         lines.append(said if said == truth else f"{said} (drawn: {truth})")
     return draw_grid(panels, lines, COLUMNS)
@@ -95,7 +98,10 @@ def _described_scene(
         return Picture(image, "nothing found")
     captioner.set_image(image)
     captioner.caption_masks(found)
-    order = np.argsort([-r["area"] for r in found], kind="stable")[:MOST_LABELS]
-    labels = [r["caption"] if i in order else "" for i, r in enumerate(found)]
-    picture = draw_everything(image, np.array([r["segmentation"] for r in found]), 3.0, labels)
-    return Picture(picture, f"{len(found)} masks; sentences of the largest")
+    labels = [""] * len(found)
+    for i in np.argsort([-r["area"] for r in found], kind="stable"):
+        if found[i]["caption"] not in labels and sum(map(bool, labels)) < MOST_LABELS:
+            labels[i] = found[i]["caption"]
+    masks = np.array([r["segmentation"] for r in found])
+    picture = Visualizer(image, 3.0).draw_masks(masks, labels=labels, alpha=0.1).image
+    return Picture(picture, f"{len(found)} masks, with the sentences of some")

@@ -228,7 +228,7 @@ def captions_table(captions: Captions) -> str:
     rows = []
     for name, value in captions.trained.items():
         least = captions.baseline[name]
-        times = f"{value / least:.1f}x" if least else ""
+        times = f"{value / least:.1f}x" if least >= 0.05 else ""
         rows.append(
             f"<tr><td>{html.escape(name)}</td><td>{least:.1f}</td><td>{value:.1f}</td>"
             f'<td class="gain">{times}</td></tr>'

@@ -69,6 +69,7 @@ class Visualizer:
         self.image = cv2.resize(image, (width, height), interpolation=filters)
         # A line that is fine on a thumbnail and on a poster.
         self.line = max(1, round(min(height, width) / 320))
+        self._plates: list[tuple[int, int, int, int]] = []
 
     def fade(self, amount: float = 0.55) -> Visualizer:
         """Turn the photo towards light grey, to let what is drawn next stand out."""
@@ -181,7 +182,7 @@ class Visualizer:
         part[:] = _to_uint8((1 - cover) * part + cover * np.array(color))
 
     def _draw_label(self, text: str, anchor: np.ndarray, centre: bool) -> None:
-        """White text on a dark plate, kept inside the picture."""
+        """White text on a dark plate, inside the picture and not on another plate if it can be."""
         height, width = self.image.shape[:2]
         font = _font(max(11, 5 * self.line + 8))
         left, top, right, bottom = font.getbbox(text)
@@ -190,12 +191,25 @@ class Visualizer:
         x, y = anchor - (plate_w / 2, plate_h / 2) if centre else anchor
         x0 = int(np.clip(x, 0, max(0, width - plate_w)))
         y0 = int(np.clip(y, 0, max(0, height - plate_h)))
+        y0 = self._free_row(x0, y0, plate_w, plate_h)
         canvas = Image.fromarray(self.image)
         draw = ImageDraw.Draw(canvas, "RGBA")
         plate = (x0, y0, x0 + plate_w, y0 + plate_h)
+        self._plates.append(plate)
         draw.rounded_rectangle(plate, radius=pad, fill=(*_INK, 190))
         draw.text((x0 + pad - left, y0 + pad - top), text, font=font, fill=_WHITE)
         self.image = np.array(canvas)
+
+    def _free_row(self, x0: int, y0: int, width: int, height: int) -> int:
+        """The top nearest to ``y0`` at which a plate covers no other; ``y0`` if there is none."""
+        last = max(0, self.image.shape[0] - height)
+        for top in sorted(range(last + 1), key=lambda row: abs(row - y0)):
+            if not any(
+                x0 <= right and left <= x0 + width and top <= bottom and above <= top + height
+                for left, above, right, bottom in self._plates
+            ):
+                return top
+        return y0
 
 
 def draw_levels(

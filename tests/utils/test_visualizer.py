@@ -116,3 +116,14 @@ def test_a_grid_of_unequal_pictures_is_refused():
     panels = [np.zeros((20, 30, 3), np.uint8), np.zeros((20, 31, 3), np.uint8)]
     with pytest.raises(ValueError, match=r"one size.*\(20, 31, 3\)"):
         draw_grid(panels, ["a", "b"], columns=2)
+
+
+def test_labels_do_not_cover_each_other():
+    photo = np.full((200, 200, 3), 255, np.uint8)
+    masks = np.repeat(square(80, 80, 120, 120, (200, 200))[None], 3, axis=0)
+
+    def dark(labels):
+        picture = Visualizer(photo).draw_masks(masks, labels=labels, alpha=0).image
+        return int((picture < 100).all(axis=2).sum())
+
+    assert dark(["house"] * 3) >= 3 * dark(["house", "", ""])
