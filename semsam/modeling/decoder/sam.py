@@ -22,7 +22,8 @@ class SamDecoder(nn.Module):
     Of a prompt's K + 1 masks the first answers a prompt that is not ambiguous (``single``) and the
     others one that is (``levels``). Prompts of different kinds (a click, a box, three clicks) have
     different numbers of tokens; those of one kind are decoded together, so that a result does not
-    depend on what else is asked. Modules and key names are transformers'.
+    depend on what else is asked. Key names are transformers', and so are the modules but for the
+    two-way transformer.
 
     Args:
         image_size: side of the padded input, in pixels.
