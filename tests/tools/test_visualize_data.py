@@ -37,7 +37,7 @@ def test_regions_are_drawn_with_their_captions(tmp_path, split):
     root = write_visual_genome(tmp_path / "vg", regions)
     command = [
         *(sys.executable, ROOT / "tools/visualize_data.py"),
-        *("--config-file", ROOT / "configs/Base-SemanticSAM.yaml"),
+        *("--config-file", ROOT / "configs/Base-SCA.yaml"),
         *("--output", tmp_path / "pictures", "--number", "1"),
         *(["--test"] if split == "TEST" else []),
         *("DATALOADER.NUM_WORKERS=0", "INPUT.IMAGE_SIZE=256", "INPUT.MIN_SIZE_TEST=80"),
