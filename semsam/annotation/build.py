@@ -1,0 +1,8 @@
+"""The registry of labellers, and how one is built."""
+
+from __future__ import annotations
+
+from semsam.utils.registry import Registry
+
+LABELER = Registry("LABELER")
+"""``cls(cfg)``, its models loaded once; ``label(Sequence[MaskedPhoto])`` -> a ``Labels`` a photo."""
