@@ -22,6 +22,7 @@ def default_cfg() -> CN:
     cfg.DATALOADER = _dataloader()
     cfg.SOLVER = _solver()
     cfg.TEST = _test()
+    cfg.ANNOTATION = _annotation()
     return cfg
 
 
@@ -248,3 +249,23 @@ def _test() -> CN:
     # Go on with the predictions that an interrupted evaluation of the same model has written.
     caption.RESUME = False
     return test
+
+
+def _annotation() -> CN:
+    node = CN()
+    node.CLOSED_SET = _annotation_closed_set()
+    return node
+
+
+def _annotation_closed_set() -> CN:
+    """Votes of semantic segmenters (ClosedSetLabeler)."""
+    node = CN()
+    # SegFormer, OneFormer, Mask2Former, MaskFormer or any semantic segmenter of transformers: a
+    # folder or a name on the hub. The first one's map is written, with the masks painted over it.
+    node.SEGMENTERS = ["shi-labs/oneformer_coco_swin_large"]
+    # For each segmenter ade20k, camvid, cityscapes, coco_panoptic, coco_panoptic_refined, a json
+    # file, or "" for the model's own names.
+    node.LABEL_MAPS = ["coco_panoptic_refined"]
+    # Photos that a segmenter takes at once.
+    node.BATCH_SIZE = 4
+    return node

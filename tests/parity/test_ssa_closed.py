@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from semsam.annotation.closed_set import vote
+from semsam.annotation.closed_set import ClosedSetLabeler, vote
+from semsam.annotation.records import MaskedPhoto
+from semsam.annotation.segmenters import Segmenter
 from semsam.data.label_maps import label_map
 from semsam.data.run_length import RunLengthMasks
 from semsam.data.semantic_mask import decode_semantic_mask, encode_semantic_mask
@@ -94,3 +97,78 @@ def test_names_of_both_maps_are_among_the_original_engine_s_candidates(case):
                 allowed = allowed_names(maps[key], bitmap, label_map(table))
                 assert label_map(table)[votes.classes[index]] in allowed
                 assert allowed & {candidate.strip() for candidate in mask["candidates"]}
+
+
+def branch_cases():
+    return [
+        pytest.param(path, id=f"ssa/{path.name.removesuffix('_semantic_branch.npz')}/closed")
+        for path in sorted(CLOSED.glob("*_semantic_branch.npz"))
+    ]
+
+
+def bgr_photo(name):
+    """As the original read it."""
+    return np.ascontiguousarray(np.array(Image.open(ENGINE / "data" / f"{name}.png"))[..., ::-1])
+
+
+def segmenters(tag):
+    """The segmenter of ``DATASET_MODEL`` in each of the folders of models; one of them was used."""
+    dataset, model = tag.rsplit("_", 1)
+    folders = sorted(ENGINE.glob(f"models_*/{model}_{dataset}"))
+    return [Segmenter(str(folder), dataset, "cpu") for folder in folders]
+
+
+@pytest.mark.parametrize("path", or_skip(branch_cases(), "closed"))
+def test_class_maps_are_those_of_the_original(path):
+    name, tag = path.name.removesuffix("_semantic_branch.npz").split("__")
+    with np.load(path) as arrays:
+        expected = arrays["class_ids"]
+    found = [segmenter.segment([bgr_photo(name)])[0] for segmenter in segmenters(tag)]
+    assert min((class_map != expected).mean() for class_map in found) < 1e-4
+
+
+@pytest.mark.parametrize("path", or_skip(branch_cases(), "closed"))
+def test_the_labeller_gives_the_original_s_result_from_end_to_end(path):
+    name, tag = path.name.removesuffix("_semantic_branch.npz").split("__")
+    original = read(CLOSED / f"{name}__{tag}_semantic.json")
+    annotations = original["annotations"]
+    photo = MaskedPhoto(name, bgr_photo(name), annotations)
+    expected = decode_semantic_mask(original["semantic_mask"])
+    with np.load(path) as arrays:
+        class_map = arrays["class_ids"]
+    best = None
+    for segmenter in segmenters(tag):
+        labels = ClosedSetLabeler([segmenter]).label([photo])[0]
+        wrong = (decode_semantic_mask(labels.photo["semantic_mask"]) != expected).mean()
+        if best is None or wrong < best[0]:
+            best = wrong, labels.regions, segmenter.labels
+    wrong, regions, names = best
+    free = np.zeros(class_map.shape, dtype=bool)
+    for index, (region, row) in enumerate(zip(regions, annotations, strict=True)):
+        mask = photo.mask(index)
+        allowed = allowed_names(class_map, mask, names)
+        if len(allowed) > 1:
+            free |= mask
+        assert row["class_name"].strip() in allowed
+        assert region["class_name"] in allowed
+        assert region["class_proposals"] == [region["class_name"]]
+    assert wrong <= free.mean() + 1e-4
+
+
+def engine_map_cases():
+    return [
+        pytest.param((path, key), id=f"ssa/{path.stem.removeprefix('maps_')}/{key}_map")
+        for path in sorted(ENGINE.glob("maps_*.npz"))
+        for key in ("coco", "ade")
+    ]
+
+
+@pytest.mark.parametrize("case", or_skip(engine_map_cases(), "engine maps"))
+def test_class_maps_are_those_of_the_original_engine(case):
+    path, key = case
+    _, mode, name = path.stem.split("_", 2)
+    folder = ENGINE / f"models_{mode}" / f"oneformer_{'ade20k' if key == 'ade' else key}"
+    labels = "ade20k" if key == "ade" else "coco_panoptic_refined"
+    found = Segmenter(str(folder), labels, "cpu").segment([bgr_photo(name)])[0]
+    with np.load(path) as expected:
+        assert (found != expected[key]).mean() < 1e-4
