@@ -64,9 +64,7 @@ class Segmenter:
         self._align_corners = kind == "segformer"
         if kind == "oneformer":
             # Names of classes are for training and instances; their file is often absent.
-            self._processor = load_processor(
-                hf.OneFormerProcessor, name, key, class_info_file=None, metadata={}
-            )
+            self._processor = load_processor(hf.OneFormerProcessor, name, key, class_info_file=None)
             self._extra = {"task_inputs": ["semantic"]}
         else:
             self._processor = load_processor(hf.AutoImageProcessor, name, key)

@@ -82,7 +82,7 @@ def write_oneformer(folder: Path) -> str:
     marks = ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {unit: i for i, unit in enumerate([*letters, *marks])}
     image_processor = hf.OneFormerImageProcessor(
-        class_info_file=None, metadata={}, size={"shortest_edge": 48, "longest_edge": 96}
+        class_info_file=None, size={"shortest_edge": 48, "longest_edge": 96}
     )
     # As the released folders: the file lies elsewhere on the hub.
     image_processor.class_info_file = "ade20k_panoptic.json"
