@@ -5,4 +5,4 @@ from __future__ import annotations
 from semsam.utils.registry import Registry
 
 LABELER = Registry("LABELER")
-"""``cls(cfg)``, its models loaded once; ``label(Sequence[MaskedPhoto])`` -> a ``Labels`` a photo."""
+"""``cls(cfg)``, models loaded once; ``label(Sequence[MaskedPhoto])`` -> a ``Labels`` a photo."""
