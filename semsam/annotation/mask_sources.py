@@ -191,6 +191,9 @@ class CocoMasks(MaskSource):
             content = json.loads(Path(annotations).read_bytes())
             records = {image["id"]: image for image in content["images"]}
             self._records = {_stem(image["file_name"]): image for image in records.values()}
+            outside = [n for n in self._records if Path(n).is_absolute() or ".." in Path(n).parts]
+            if outside:
+                raise ValueError(f"image '{outside[0]}' would lie outside of the folder")
             if len(self._records) != len(content["images"]):
                 raise ValueError("two images have one id, or names that differ in the suffix only")
             self._annotations: dict[str, list[dict[str, Any]]] = {n: [] for n in self._records}

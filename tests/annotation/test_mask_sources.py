@@ -221,6 +221,13 @@ def test_one_image_of_a_coco_json_can_be_chosen(images, coco_json):
         CocoMasks(images / "photo_1.json", coco_json[0].parent / "instances.json").items()
 
 
+def test_a_coco_json_cannot_lead_out_of_the_folder(images, tmp_path):
+    content = {"images": [{"id": 1, "file_name": "../secret.png"}], "annotations": []}
+    (tmp_path / "bad.json").write_text(json.dumps(content))
+    with pytest.raises(BadRecordError, match="outside of the folder"):
+        CocoMasks(images, tmp_path / "bad.json")
+
+
 def test_a_damaged_coco_json_is_named(images, tmp_path):
     (tmp_path / "bad.json").write_text('{"images": [{}]}')
     with pytest.raises(BadRecordError, match=r"bad\.json: KeyError"):
