@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,14 @@ from semsam.annotation.build import LABELER
 from semsam.annotation.closed_set import ClosedSetLabeler, vote
 from semsam.annotation.records import MaskedPhoto
 from semsam.annotation.segmenters import Segmenter
-from semsam.config import get_cfg
+from semsam.config import get_cfg, load_cfg
+from semsam.data.label_maps import label_map
 from semsam.data.run_length import RunLengthMasks
 from semsam.data.semantic_mask import decode_semantic_mask
 
 from .segmenter_models import NAMES, write_segformer
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def bitmaps(*masks):
@@ -158,3 +162,12 @@ def test_a_damaged_mask_is_an_error_that_names_the_photo(folder):
     photo = MaskedPhoto("street", image, [{"segmentation": {"size": [2, 2], "counts": "1"}}])
     with pytest.raises(ValueError, match="street: the counts of mask 0 do not fill"):
         ClosedSetLabeler([Segmenter(folder, device="cpu")]).label([photo])
+
+
+@pytest.mark.parametrize("dataset", ["ade20k", "cityscapes", "coco"])
+def test_the_configurations_of_closed_sets_name_a_label_map_a_segmenter(dataset):
+    cfg = load_cfg(CONFIGS / "ssa" / f"closed_{dataset}.yaml")
+    node = cfg.ANNOTATION.CLOSED_SET
+    assert cfg.ANNOTATION.LABELERS == ["ClosedSetLabeler"]
+    assert len(node.SEGMENTERS) == len(node.LABEL_MAPS) == 1
+    assert label_map(node.LABEL_MAPS[0])
