@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records, datasets_root
 from semsam.data.datasets.coco import load_coco_panoptic
@@ -16,7 +17,14 @@ from semsam.data.datasets.region_classes import load_coco_classes, load_objects3
 from semsam.data.datasets.regions import RegionsTsv
 from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTsv
 from semsam.data.datasets.sa1b_captions import Sa1bCaptions
+from semsam.data.datasets.sem_seg import (
+    load_ade20k,
+    load_camvid,
+    load_cityscapes,
+    load_foggy_driving,
+)
 from semsam.data.datasets.visual_genome import load_visual_genome
+from semsam.data.label_maps import label_map
 
 _SA1B = {
     "mapper": "PromptableMapper",
@@ -32,6 +40,14 @@ _REGION_TYPES: dict[str, Callable[..., Records]] = {
     "v3det": load_v3det,
     "regions_tsv": RegionsTsv,
     "sa1b_captions": Sa1bCaptions,
+}
+_SEM_SEG = {"evaluator_type": "SemSegEvaluator"}
+#: Reader, and how its labels are read.
+_SEM_SEG_TYPES: dict[str, tuple[Callable[..., Records], dict[str, Any]]] = {
+    "camvid": (load_camvid, {"ignore_label": 11}),
+    "ade20k": (load_ade20k, {"ignore_label": 255, "reduce_zero_label": True}),
+    "cityscapes": (load_cityscapes, {"ignore_label": 255}),
+    "foggy_driving": (load_foggy_driving, {"ignore_label": 255}),
 }
 
 #: name -> type and place under ``$SEMSAM_DATASETS``.
@@ -63,6 +79,12 @@ _NAMES = {
     "objects365_tsv_train_classes": "regions_tsv://{root}/objects365_tsv/train",
     "v3det_train_classes": "v3det://{root}/v3det?split=train",
     "v3det_val_classes": "v3det://{root}/v3det?split=val",
+    "camvid_train": "camvid://{root}/camvid?split=train",
+    "camvid_val": "camvid://{root}/camvid?split=val",
+    "camvid_test": "camvid://{root}/camvid?split=test",
+    "ade20k_val": "ade20k://{root}/ade20k?split=validation",
+    "cityscapes_val": "cityscapes://{root}/cityscapes?split=val",
+    "foggy_driving_test": "foggy_driving://{root}/foggy_driving?split=test",
 }
 
 
@@ -76,6 +98,9 @@ def _register() -> None:
     DatasetCatalog.register_type("coco_panoptic", load_coco_panoptic, **_COCO)
     for scheme, load in _REGION_TYPES.items():
         DatasetCatalog.register_type(scheme, load, **_REGIONS)
+    for scheme, (read, rules) in _SEM_SEG_TYPES.items():
+        names = list(label_map(scheme).values())
+        DatasetCatalog.register_type(scheme, read, **_SEM_SEG, **rules, stuff_classes=names)
     for name, url in _NAMES.items():
         DatasetCatalog.register(name, partial(_records, url))
         MetadataCatalog.get(name).set(**DatasetCatalog.metadata_of_type(url))
