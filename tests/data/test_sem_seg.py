@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from semsam.data import DatasetCatalog, MetadataCatalog
+from semsam.data.records import BadRecordError, decode_labels
 
 CAMVID_ROOT = Path(os.environ.get("SEMSAM_DATA", "../shared/data")) / "camvid"
 
@@ -35,10 +36,10 @@ def write(root, *names):
 def test_a_photo_is_found_with_its_labels(tmp_path, url):
     photo, truth, name = LAYOUTS[url]
     write(tmp_path, photo, truth)
-    record = {"image_id": name, "file_name": f"{tmp_path / photo}"}
-    assert list(DatasetCatalog.get(url.format(root=tmp_path))) == [
-        {**record, "sem_seg_file_name": f"{tmp_path / truth}"}
-    ]
+    (record,) = DatasetCatalog.get(url.format(root=tmp_path))
+    assert record["image_id"] == name
+    assert record["file_name"] == str(tmp_path / photo)
+    assert record["sem_seg_file_name"] == str(tmp_path / truth)
 
 
 @pytest.mark.parametrize("url", LAYOUTS)
@@ -57,9 +58,9 @@ def test_a_folder_without_photos_and_an_unknown_split_are_errors(tmp_path):
         DatasetCatalog.get(f"camvid://{tmp_path}?split=valid")
 
 
-def test_metadata_say_how_labels_are_read():
+def test_metadata_say_what_classes_there_are_and_which_label_does_not_count():
     ade, camvid = MetadataCatalog.get("ade20k_val"), MetadataCatalog.get("camvid_test")
-    assert (len(ade.stuff_classes), ade.reduce_zero_label, ade.ignore_label) == (150, True, 255)
+    assert (len(ade.stuff_classes), ade.ignore_label) == (150, 255)
     assert (len(camvid.stuff_classes), camvid.ignore_label) == (11, 11)
     assert camvid.evaluator_type == "SemSegEvaluator"
 
@@ -74,3 +75,17 @@ def test_camvid_has_its_frames_with_classes_or_nothing():
             assert np.asarray(image).max() <= 11
             assert image.size == Image.open(records[0]["file_name"]).size
     assert numbers == {"train": 367, "val": 101, "test": 233}
+
+
+def test_labels_that_begin_with_1_are_moved_down_and_nothing_becomes_255(tmp_path):
+    write(tmp_path, "images/validation/a.jpg", "annotations/validation/a.png")
+    labels = np.array([[0, 1, 150]], dtype=np.uint8)
+    Image.fromarray(labels).save(tmp_path / "annotations/validation/a.png")
+    (record,) = DatasetCatalog.get(f"ade20k://{tmp_path}")
+    assert decode_labels(record).tolist() == [[255, 0, 149]]
+
+
+def test_coloured_labels_are_an_error_that_names_the_file(tmp_path):
+    Image.fromarray(np.zeros((2, 2, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(BadRecordError, match=r"a\.png: labels have one channel, not 3"):
+        decode_labels({"sem_seg_file_name": str(tmp_path / "a.png")})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records, datasets_root
 from semsam.data.datasets.coco import load_coco_panoptic
@@ -41,13 +40,13 @@ _REGION_TYPES: dict[str, Callable[..., Records]] = {
     "regions_tsv": RegionsTsv,
     "sa1b_captions": Sa1bCaptions,
 }
-_SEM_SEG = {"evaluator_type": "SemSegEvaluator"}
-#: Reader, and how its labels are read.
-_SEM_SEG_TYPES: dict[str, tuple[Callable[..., Records], dict[str, Any]]] = {
-    "camvid": (load_camvid, {"ignore_label": 11}),
-    "ade20k": (load_ade20k, {"ignore_label": 255, "reduce_zero_label": True}),
-    "cityscapes": (load_cityscapes, {"ignore_label": 255}),
-    "foggy_driving": (load_foggy_driving, {"ignore_label": 255}),
+_SEM_SEG = {"mapper": "SemSegMapper", "evaluator_type": "SemSegEvaluator"}
+#: Reader, and the label that does not count.
+_SEM_SEG_TYPES: dict[str, tuple[Callable[..., Records], int]] = {
+    "camvid": (load_camvid, 11),
+    "ade20k": (load_ade20k, 255),
+    "cityscapes": (load_cityscapes, 255),
+    "foggy_driving": (load_foggy_driving, 255),
 }
 
 #: name -> type and place under ``$SEMSAM_DATASETS``.
@@ -98,9 +97,9 @@ def _register() -> None:
     DatasetCatalog.register_type("coco_panoptic", load_coco_panoptic, **_COCO)
     for scheme, load in _REGION_TYPES.items():
         DatasetCatalog.register_type(scheme, load, **_REGIONS)
-    for scheme, (read, rules) in _SEM_SEG_TYPES.items():
-        names = list(label_map(scheme).values())
-        DatasetCatalog.register_type(scheme, read, **_SEM_SEG, **rules, stuff_classes=names)
+    for scheme, (read, ignore_label) in _SEM_SEG_TYPES.items():
+        classes = {"stuff_classes": list(label_map(scheme).values()), "ignore_label": ignore_label}
+        DatasetCatalog.register_type(scheme, read, **_SEM_SEG, **classes)
     for name, url in _NAMES.items():
         DatasetCatalog.register(name, partial(_records, url))
         MetadataCatalog.get(name).set(**DatasetCatalog.metadata_of_type(url))

@@ -1,7 +1,7 @@
 """Photos with a class for every pixel: CamVid, ADE20K, Cityscapes and Foggy Driving.
 
 A record has ``file_name``, ``image_id`` (the photo's path in its split, without its end) and
-``sem_seg_file_name``, a png of labels.
+``sem_seg_file_name``, a png of labels (``semsam.data.records.decode_labels``).
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def load_ade20k(root: str | Path, split: str = "validation") -> list[dict[str, A
     check_choice("split", split, ["training", "validation"], root)
     truth = root / "annotations" / split
     folder = root / "images" / split
-    return _records(folder, {path: truth / f"{path.stem}.png" for path in folder.glob("*.jpg")})
+    records = _records(folder, {path: truth / f"{path.stem}.png" for path in folder.glob("*.jpg")})
+    return [{**record, "reduce_zero_label": True} for record in records]
 
 
 def load_cityscapes(root: str | Path, split: str = "val") -> list[dict[str, Any]]:
