@@ -16,12 +16,12 @@ LAYOUTS = {
     "cityscapes://{root}": (
         "leftImg8bit/val/ulm/ulm_1_leftImg8bit.png",
         "gtFine/val/ulm/ulm_1_gtFine_labelTrainIds.png",
-        "ulm/ulm_1",
+        "ulm/ulm_1_leftImg8bit",
     ),
     "foggy_driving://{root}": (
         "leftImg8bit/test/public/b_leftImg8bit.png",
         "gtFine/test/public/b_gtFine_labelTrainIds.png",
-        "public/b",
+        "public/b_leftImg8bit",
     ),
 }
 

@@ -1,6 +1,6 @@
 """Photos with a class for every pixel: CamVid, ADE20K, Cityscapes and Foggy Driving.
 
-A record has ``file_name``, ``image_id`` (the photo's path in its split, without its end) and
+A record has ``file_name``, ``image_id`` (the photo's path in its split, without the suffix) and
 ``sem_seg_file_name``, a png of labels (``semsam.data.records.decode_labels``).
 """
 
@@ -73,7 +73,7 @@ def load_cityscapes(root: str | Path, split: str = "val") -> list[dict[str, Any]
     pairs = {}
     for path in folder.glob(f"*/*{_PHOTO}"):
         pairs[path] = truth / path.parent.name / (path.name.removesuffix(_PHOTO) + _TRUTH)
-    return _records(folder, pairs, _PHOTO)
+    return _records(folder, pairs)
 
 
 def load_foggy_driving(root: str | Path, split: str = "test") -> list[dict[str, Any]]:
@@ -81,13 +81,12 @@ def load_foggy_driving(root: str | Path, split: str = "test") -> list[dict[str, 
     return load_cityscapes(root, split)
 
 
-def _records(folder: Path, pairs: dict[Path, Path], end: str = "") -> list[dict[str, Any]]:
+def _records(folder: Path, pairs: dict[Path, Path]) -> list[dict[str, Any]]:
     """Records in the order of the photos' paths.
 
     Args:
         folder: of the photos.
         pairs: labels of each photo.
-        end: what a photo's name ends with; "" for its suffix.
     """
     require(folder)
     if not pairs:
@@ -96,7 +95,7 @@ def _records(folder: Path, pairs: dict[Path, Path], end: str = "") -> list[dict[
     for photo in sorted(pairs):
         if not pairs[photo].is_file():
             raise FileNotFoundError(f"'{photo}' has no labels: '{pairs[photo]}' is missing")
-        name = photo.relative_to(folder).as_posix().removesuffix(end or photo.suffix)
+        name = photo.relative_to(folder).with_suffix("").as_posix()
         records.append(
             {"file_name": str(photo), "image_id": name, "sem_seg_file_name": str(pairs[photo])}
         )
