@@ -86,7 +86,7 @@ def test_a_missing_result_is_an_error_that_names_its_file(tool, camvid):
 
 def test_a_segmenter_of_other_classes_is_an_error(tool, camvid):
     write_segmenter(camvid / "segmenter", {0: "cat", 1: "dog"})
-    with pytest.raises(ValueError, match="the segmenter has 2 classes, 'camvid://.*' has 11"):
+    with pytest.raises(ValueError, match=r"the segmenter has 2 classes, 'camvid://.*' has 11"):
         evaluate(tool, camvid)
 
 
