@@ -1,0 +1,1 @@
+"""Naming masks: labellers, and an engine that runs them over any number of photos."""
