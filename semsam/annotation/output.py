@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ class OutputFolder:
         if problem := comm.broadcast(problem):
             raise ValueError(problem)
         self._journal = {n: v for n, v in self._read("journal").items() if n in self._names}
-        comm.synchronize()
+        # A rank may be done hours before another.
+        self._ranks = comm.patient_group(timedelta(days=30))
 
     def result_path(self, name: str) -> Path:
         """The json of a photo."""
@@ -162,7 +164,7 @@ class OutputFolder:
 
     def close(self) -> Summary:
         """Merge what the ranks wrote, when all have finished; the same on every rank."""
-        comm.synchronize()
+        comm.synchronize(self._ranks)
         summary = self._merge() if comm.is_main_process() else None
         return comm.broadcast(summary)
 
