@@ -229,7 +229,7 @@ class _Writer:
     def _write(self, item: Item, photo: MaskedPhoto, done: Annotated) -> None:
         try:
             picture = encode_png(draw_result(photo, done.names)) if self.save_img else None
-            self.output.write(item, done.result, done.labelled, picture)
+            self.output.write(item, done.result, done.labelled, photo.image.shape[:2], picture)
         except OSError:
             # No place on the disk, say: the others could not be written either.
             raise

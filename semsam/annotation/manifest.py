@@ -13,8 +13,8 @@ from semsam.config import CfgNode
 from semsam.utils.digest import digest_tensors
 
 _PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "spacy", "pillow", "numpy")
-#: Keys of the configuration that make a run faster or slower and leave its results.
-_SPEED_KEYS = {"BATCH_SIZE", "IMAGES_PER_BATCH", "POINTS_PER_BATCH", "NUM_THREADS"}
+#: Ends of keys of the configuration that make a run faster or slower and leave its results.
+_SPEED_KEYS = ("BATCH_SIZE", "PER_BATCH", "NUM_THREADS")
 
 
 def find_models(part: Any) -> dict[str, nn.Module]:
@@ -64,7 +64,7 @@ def settings_of(node: CfgNode) -> dict[str, Any]:
     return {
         key: settings_of(value) if isinstance(value, CfgNode) else value
         for key, value in node.items()
-        if key not in _SPEED_KEYS
+        if not key.endswith(_SPEED_KEYS)
     }
 
 

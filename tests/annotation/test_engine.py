@@ -298,7 +298,8 @@ def test_masks_of_a_random_sam_are_labelled_end_to_end(images, tmp_path):
     engine = AnnotationEngine(GeneratedMasks(images, generator), [ColourLabeler()], device="cpu")
     summary = engine.run(tmp_path / "out")
     assert summary.finished == 6
-    assert summary.labelled == summary.masks > 0
+    # A random model finds masks without pixels too.
+    assert 0 < summary.labelled <= summary.masks
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert list(manifest["masks"]["models"]) == ["generator.predictor.model"]
     plan = describe_plan(engine)

@@ -135,11 +135,10 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(command, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_other_settings_are_refused_until_a_new_start_is_wanted(command, tmp_path):
+def test_other_settings_are_refused(command, tmp_path):
     images = write_photos(tmp_path / "images", 2)
     assert run(command(images, "out")).returncode == 0
     other = "ANNOTATION.LABELERS=['ColourLabeler']"
     done = run(command(images, "out", other))
     assert done.returncode != 0
     assert 'settings.LABELERS was ["SlowColourLabeler"], is ["ColourLabeler"]' in done.stderr
-    assert run(command(images, "out", other, "--no-resume")).returncode == 0
