@@ -16,6 +16,7 @@ import numpy as np
 
 from semsam.data.records import BadRecordError
 from semsam.utils.file_io import atomic_write
+from semsam.utils.visualizer import distinct_color
 
 from .mask_sources import Item, read_image
 from .output import read_results
@@ -32,7 +33,7 @@ table { border-collapse: collapse; } td, th { padding: .15rem .7rem; text-align:
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.bar { width: 22rem; } td.bar div { background: #5b7fd6; height: .8rem; border-radius: 2px; }
 figure { margin: 1.5rem 0; display: grid; grid-template-columns: minmax(0, 3fr) 2fr; gap: 1rem; }
-figure img { width: 100%; border-radius: 4px; } figcaption { font-size: 13px; overflow: auto; }
+figure img { max-width: 100%; max-height: 36rem; border-radius: 4px; } figcaption { font-size: 13px; overflow: auto; }
 @media (max-width: 45rem) { figure { grid-template-columns: 1fr; } }
 """
 
@@ -185,7 +186,11 @@ def _figure(images: Path, line: dict[str, Any], annotations: list[dict[str, Any]
         ]
         proposals = region.get("class_proposals") or []
         more = "; ".join([", ".join(map(str, proposals)), *others]).strip("; ")
-        rows.append(f"<tr><td>{number}</td><td>{escape(name)}</td><td>{escape(more)}</td></tr>")
+        colour = "rgb({}, {}, {})".format(*distinct_color(number - 1))
+        rows.append(
+            f'<tr><td style="border-left: .6rem solid {colour}">{number}</td>'
+            f"<td>{escape(name)}</td><td>{escape(more)}</td></tr>"
+        )
     path = images / line["file_name"] if images.is_dir() else images
     try:
         image = read_image(Item(line["name"], path))
