@@ -38,7 +38,7 @@ def describe_plan(engine: AnnotationEngine) -> str:
             numbers = sum(parameter.numel() for parameter in model.parameters())
             lines.append(
                 f"  {where}: {type(model).__name__}, {numbers / 1e6:.1f} M parameters, "
-                f"{size / 2**20:.0f} MiB"
+                f"{size / 2**20:.1f} MiB"
             )
     lines.append(f"models in memory: {total / 2**20:.0f} MiB a rank, and what a batch takes")
     return "\n".join(lines)
