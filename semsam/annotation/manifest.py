@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from semsam import __version__
 from semsam.config import CfgNode
 from semsam.utils.digest import digest_tensors
 
-_PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "spacy", "pillow", "numpy")
+_PACKAGES = (
+    *("semsam", "torch", "torchvision", "transformers", "open_clip_torch", "spacy"),
+    *("pillow", "numpy"),
+)
 #: Ends of keys of the configuration that make a run faster or slower and leave its results.
 _SPEED_KEYS = ("BATCH_SIZE", "PER_BATCH", "NUM_THREADS")
 
@@ -50,7 +52,6 @@ def make_manifest(
         settings: further values; what json can hold.
     """
     return {
-        "semsam": __version__,
         "packages": dict(_versions()),
         "device": device,
         "masks": {"class": type(masks).__name__, "models": describe_models(masks)},

@@ -260,12 +260,14 @@ def test_a_generator_of_bitmaps_is_rejected(images, sam):
         GeneratedMasks(images, AutomaticMaskGenerator(sam))
 
 
-def test_a_checkpoint_of_transformers_finds_masks(images, transformers_sam):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_checkpoint_of_transformers_finds_masks(images, transformers_sam, dtype):
     source = TransformersMasks(
         *(images, transformers_sam, "cpu"),
         points_per_side=3,
         pred_iou_thresh=-100,
         stability_score_thresh=-1,
+        dtype=dtype,
     )
     photo = source.load(source.items()[0])
     record = photo.annotations[0]
