@@ -108,3 +108,49 @@ def write_transformers_sam(folder, seed=0):
         mask_pad_size={"height": 16, "width": 16},
     ).save_pretrained(folder)
     return str(folder)
+
+
+def write_transformers_sam2(folder, seed=0):
+    """As ``write_transformers_sam``, a Sam2Model."""
+    import torch
+    from transformers import (
+        Sam2Config,
+        Sam2HieraDetConfig,
+        Sam2ImageProcessor,
+        Sam2MaskDecoderConfig,
+        Sam2Model,
+        Sam2PromptEncoderConfig,
+        Sam2VisionConfig,
+    )
+
+    torch.manual_seed(seed)
+    backbone = Sam2HieraDetConfig(
+        hidden_size=8,
+        num_attention_heads=1,
+        image_size=[64, 64],
+        embed_dim_per_stage=[8, 16, 32, 64],
+        num_attention_heads_per_stage=[1, 1, 2, 2],
+        blocks_per_stage=[1, 1, 2, 1],
+        window_size_per_stage=[8, 4, 4, 4],
+        global_attention_blocks=[3],
+        mlp_ratio=2.0,
+    )
+    vision = Sam2VisionConfig(
+        backbone_config=backbone,
+        backbone_channel_list=[64, 32, 16, 8],
+        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+        fpn_hidden_size=32,
+    )
+    config = Sam2Config(
+        vision_config=vision,
+        prompt_encoder_config=Sam2PromptEncoderConfig(
+            hidden_size=32, image_size=64, patch_size=16, mask_input_channels=4
+        ),
+        mask_decoder_config=Sam2MaskDecoderConfig(
+            hidden_size=32, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=32
+        ),
+    )
+    Sam2Model(config).save_pretrained(folder)
+    size = {"height": 64, "width": 64}
+    Sam2ImageProcessor(size=size, mask_size={"height": 16, "width": 16}).save_pretrained(folder)
+    return str(folder)

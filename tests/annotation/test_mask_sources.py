@@ -15,7 +15,14 @@ from semsam.inference import AutomaticMaskGenerator
 from semsam.modeling import build_model
 
 from ..tiny import perturb, tiny_sam_cfg
-from .photos import SIZE, rectangles, write_photo, write_photos, write_transformers_sam
+from .photos import (
+    SIZE,
+    rectangles,
+    write_photo,
+    write_photos,
+    write_transformers_sam,
+    write_transformers_sam2,
+)
 
 
 @pytest.fixture
@@ -261,9 +268,10 @@ def test_a_generator_of_bitmaps_is_rejected(images, sam):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_checkpoint_of_transformers_finds_masks(images, transformers_sam, dtype):
+@pytest.mark.parametrize("write_model", [write_transformers_sam, write_transformers_sam2])
+def test_a_checkpoint_of_transformers_finds_masks(images, tmp_path, write_model, dtype):
     source = TransformersMasks(
-        *(images, transformers_sam, "cpu"),
+        *(images, write_model(tmp_path / "model"), "cpu"),
         points_per_side=3,
         pred_iou_thresh=-100,
         stability_score_thresh=-1,
