@@ -11,10 +11,7 @@ from torch import nn
 from semsam.config import CfgNode
 from semsam.utils.digest import digest_tensors
 
-_PACKAGES = (
-    *("semsam", "torch", "torchvision", "transformers", "open_clip_torch", "spacy"),
-    *("pillow", "numpy"),
-)
+_PACKAGES = ("semsam", "torch", "torchvision", "transformers", "open_clip_torch", "spacy", "pillow")
 #: Ends of keys of the configuration that make a run faster or slower and leave its results.
 _SPEED_KEYS = ("BATCH_SIZE", "PER_BATCH", "NUM_THREADS")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ..annotation.photos import write_photos, write_transformers_sam
+from ..annotation.photos import write_photos
+from ..annotation.sam_models import write_sam
 
 ROOT = Path(__file__).parents[2]
 COCO_ROOT = Path(os.environ.get("SEMSAM_DATA", "../shared/data")) / "coco"
@@ -94,7 +95,7 @@ def test_fifty_photos_of_coco_and_masks_of_a_random_sam_survive_kills_too(comman
     masks = ["ANNOTATION.MASKS.NAME=TransformersMasks", "ANNOTATION.MASKS.POINTS_PER_SIDE=2"]
     masks += ["ANNOTATION.MASKS.PRED_IOU_THRESH=-9.0", "ANNOTATION.MASKS.CROP_N_LAYERS=0"]
     masks += ["ANNOTATION.MASKS.STABILITY_SCORE_THRESH=-1.0"]
-    masks += [f"ANNOTATION.MASKS.MODEL={write_transformers_sam(tmp_path / 'sam')}"]
+    masks += [f"ANNOTATION.MASKS.MODEL={write_sam(tmp_path / 'sam')}"]
     check_kill_and_resume(command, images, tmp_path, *masks)
 
 
@@ -123,7 +124,7 @@ def test_one_photo_is_as_easy_as_a_folder(command, tmp_path):
 
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(command, tmp_path):
     images = write_photos(tmp_path / "images", 3)
-    sam = write_transformers_sam(tmp_path / "sam")
+    sam = write_sam(tmp_path / "sam")
     done = run(command(images, "out", "--dry-run"))
     assert "photos: 3" in done.stdout
     assert "masks: 6 (Sa1bMasks)" in done.stdout
