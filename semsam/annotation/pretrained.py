@@ -1,0 +1,83 @@
+"""Models of transformers, from a folder or the hub, ready to be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+#: What a model's folder holds, for messages.
+FILES = "config.json, model.safetensors, the processor's json and the tokenizer's files"
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """What frozen models are computed in: float16 on a GPU, float32 on a CPU."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def load_model(loader: Any, name: str, key: str, device: torch.device) -> Any:
+    """A model in evaluation mode on the device, without gradients.
+
+    Args:
+        loader: transformers' class.
+        name: a folder that transformers saved, or a name on the hub.
+        key: the configuration key that names it, for messages.
+        device: where it goes; ``compute_dtype`` says in what type.
+
+    Raises:
+        RuntimeError: if it cannot be found, is damaged or of another class.
+    """
+    model: nn.Module
+    try:
+        _check_folder(name)
+        model, report = loader.from_pretrained(
+            name, dtype=compute_dtype(device), output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _unusable(name, key, error) from error
+    if missing := sorted(report["missing_keys"]):
+        reason = f"its weights lack {len(missing)} parameters, {missing[0]} among them"
+        raise _unusable(name, key, ValueError(f"{reason}: is it a {loader.__name__}?"))
+    return model.requires_grad_(False).eval().to(device)
+
+
+def load_processor(loader: Any, name: str, key: str, **kwargs: Any) -> Any:
+    """A processor or tokenizer.
+
+    Args:
+        loader: transformers' class.
+        name: as for ``load_model``.
+        key: as for ``load_model``.
+        **kwargs: for ``from_pretrained``.
+
+    Raises:
+        RuntimeError: if it cannot be found or read.
+    """
+    try:
+        _check_folder(name)
+        return loader.from_pretrained(name, **kwargs)
+    except (OSError, ValueError, TypeError) as error:
+        raise _unusable(name, key, error) from error
+
+
+def _check_folder(name: str) -> None:
+    # A name on the hub is NAME or OWNER/NAME; transformers would look for any path there.
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if Path(name).is_dir():
+        if not Path(name, "config.json").is_file():
+            raise FileNotFoundError("the folder has no config.json")
+    elif is_path:
+        raise FileNotFoundError("there is no such folder")
+
+
+def _unusable(name: str, key: str, error: Exception) -> RuntimeError:
+    reason = str(error).strip()
+    if not Path(name).is_dir():
+        reason += (
+            f"\nWithout the hub: copy the files of '{name}' ({FILES}) into a folder and name the "
+            f"folder in {key}."
+        )
+    return RuntimeError(f"{key}: cannot load '{name}': {reason}")
