@@ -66,8 +66,10 @@ def photo_boxes(photo: MaskedPhoto, scale: float) -> NDArray[np.int64]:
 
 
 def image_tensor(image: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(3, H, W) uint8 of an (H, W, 3) photo, on the device; on a CPU it shares the memory."""
-    return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)
+    """(3, H, W) uint8 of an (H, W, 3) photo, on the device."""
+    # torch takes neither reversed channels nor what PIL has marked as read-only.
+    owned = np.require(image, requirements=["C", "W"])
+    return torch.from_numpy(owned).to(device).permute(2, 0, 1)
 
 
 def cut(image: Tensor | NDArray[Any], boxes: NDArray[np.int64]) -> list[Any]:

@@ -22,6 +22,7 @@ def default_cfg() -> CN:
     cfg.DATALOADER = _dataloader()
     cfg.SOLVER = _solver()
     cfg.TEST = _test()
+    cfg.ANNOTATION = _annotation()
     return cfg
 
 
@@ -248,3 +249,27 @@ def _test() -> CN:
     # Go on with the predictions that an interrupted evaluation of the same model has written.
     caption.RESUME = False
     return test
+
+
+def _annotation() -> CN:
+    node = CN()
+    node.CLIP = _annotation_clip()
+    return node
+
+
+def _annotation_clip() -> CN:
+    node = CN()
+    # A folder or a name on the hub; open_clip's are open_clip:ARCHITECTURE:WEIGHTS,
+    # hf-hub:OWNER/NAME and local-dir:FOLDER.
+    node.MODEL = "openai/clip-vit-large-patch14"
+    # Names, or .txt files with a name a line.
+    node.VOCABULARY = []
+    # Sentences with {} for the name; their features are averaged.
+    node.TEMPLATES = ["a photo of a {}."]
+    # Names that are listed for a mask, best first.
+    node.TOP_K = 3
+    # Probability among the vocabulary below which a mask is given no name.
+    node.THRESHOLD = 0.0
+    # Patches at once.
+    node.BATCH_SIZE = 32
+    return node

@@ -54,6 +54,12 @@ def test_patches_are_views_of_the_photo():
     assert patch.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
 
 
+def test_a_photo_that_may_not_be_written_is_taken():
+    image = np.zeros((4, 5, 3), np.uint8)
+    image.flags.writeable = False
+    assert image_tensor(image, torch.device("cpu")).shape == (3, 4, 5)
+
+
 def test_a_photo_with_reversed_channels_is_taken():
     image = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
     tensor = image_tensor(image[..., ::-1], torch.device("cpu"))
