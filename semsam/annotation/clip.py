@@ -98,7 +98,7 @@ class OpenClip:
                 raise ValueError(f"{key}: '{name}' is not open_clip:ARCHITECTURE:WEIGHTS")
         precision = "fp16" if compute_dtype(device) == torch.float16 else "fp32"
         try:
-            model, _, self._preprocess = open_clip.create_model_and_transforms(
+            model, self._preprocess = open_clip.create_model_from_pretrained(
                 architecture, pretrained=weights, precision=precision, device=device
             )
             self._tokenize = open_clip.get_tokenizer(architecture)

@@ -254,6 +254,7 @@ def _test() -> CN:
 def _annotation() -> CN:
     node = CN()
     node.CLIP = _annotation_clip()
+    node.REGION_CAPTION = _annotation_region_caption()
     return node
 
 
@@ -272,4 +273,19 @@ def _annotation_clip() -> CN:
     node.THRESHOLD = 0.0
     # Patches at once.
     node.BATCH_SIZE = 32
+    return node
+
+
+def _annotation_region_caption() -> CN:
+    node = CN()
+    # A model of the zoo, a yaml file, or the output folder of a training run.
+    node.MODEL = "sca-vit-h-gpt2-large-vg"
+    # A file or url; "" takes the model's own.
+    node.WEIGHTS = ""
+    # Of the search; 0 for the model's own.
+    node.NUM_BEAMS = 0
+    # "caption" or "recognition"; "" for the model's own.
+    node.TASK = ""
+    # Masks at once.
+    node.BATCH_SIZE = 64
     return node

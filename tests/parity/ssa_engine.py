@@ -69,9 +69,21 @@ def engine_runs(what: str) -> list:
     return found
 
 
-def as_read(patch: Tensor) -> Tensor:
-    """A (3, h, w) patch as the original's processors read it.
+def misread(patch: Tensor) -> bool:
+    """Whether the original's processors took a (3, h, w) patch's three rows for its channels."""
+    return patch.shape[1] == 3
 
-    They take an array of three rows for one with the channels first.
-    """
-    return patch.permute(1, 2, 0) if patch.shape[1] == 3 else patch
+
+def as_read(patch: Tensor) -> Tensor:
+    """A (3, h, w) patch as the original's processors read it."""
+    return patch.permute(1, 2, 0) if misread(patch) else patch
+
+
+def decisive(logits: Tensor, mask: np.ndarray, margin: float = 1e-3) -> bool:
+    """Whether the winner of (k, h, w) logits stands if those closer than the margin swap."""
+    best = logits.flatten(1)[:, mask.ravel()].sort(0, descending=True)
+    if len(logits) == 1:
+        return True
+    close = int((best.values[0] - best.values[1] < margin).sum())
+    counts = best.indices[0].bincount(minlength=len(logits)).sort(descending=True).values
+    return int(counts[0] - counts[1]) > 2 * close
