@@ -66,7 +66,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["semsam", "semsam.*"]),
-    package_data={"semsam": ["py.typed"]},
+    package_data={"semsam": ["py.typed", "data/label_maps.json"]},
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=CORE,
     extras_require={

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -68,7 +69,7 @@ class Batches:
         results: list[Result] = []
         while len(results) < len(items):
             rest = items[len(results) :]
-            part, found = self.attempt(lambda size, r=rest: _call(function, r[:size]), device)
+            part, found = self.attempt(partial(_call_on_part, function, rest), device)
             if len(part) != len(found):
                 raise ValueError(f"{self.what} gave {len(found)} results for {len(part)} items")
             results.extend(found)
@@ -118,7 +119,10 @@ def in_batches(
     return Batches(size, getattr(function, "__name__", "a model")).run(function, items, device)
 
 
-def _call(function: Callable[[Any], Any], part: Any) -> tuple[Any, Any]:
+def _call_on_part(
+    function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], size: int
+) -> tuple[Sequence[Item], Sequence[Result]]:
+    part = items[:size]
     return part, function(part)
 
 

@@ -10,6 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+#: A result is called NAME + this; such files are never read as masks to be named.
+RESULT_SUFFIX = "_semantic.json"
+#: What a folder of results was made with.
+MANIFEST_NAME = "manifest.json"
+
 
 @dataclass(frozen=True)
 class MaskedPhoto:
@@ -22,11 +27,13 @@ class MaskedPhoto:
         image: (H, W, 3) uint8 RGB.
         annotations: N of SA-1B's dicts; ``segmentation`` (a COCO run-length code of the photo's
             size) and ``bbox`` (x, y, width, height in pixels) are read here, all others kept.
+        fields: what its file says beside the annotations (SA-1B: ``image``); kept.
     """
 
     name: str
     image: NDArray[np.uint8]
     annotations: Sequence[dict[str, Any]]
+    fields: dict[str, Any] = field(default_factory=dict)
 
     def mask(self, index: int) -> NDArray[np.bool_]:
         """(H, W) bool.

@@ -252,9 +252,50 @@ def _test() -> CN:
 
 
 def _annotation() -> CN:
+    """Naming masks (tools/annotate.py)."""
     node = CN()
+    # Names of LABELER, in the order in which they run; of a field that two of them give the first
+    # keeps the name, the second's is LABELER.FIELD.
+    node.LABELERS = []
+    # Photos that go through the labellers together; bounds memory.
+    node.IMAGES_PER_BATCH = 4
+    # Threads that read, and as many that write.
+    node.NUM_THREADS = 2
+    masks = node.MASKS = CN()
+    # Sa1bMasks and CocoMasks read files, GeneratedMasks (Semantic-SAM, SAM) and TransformersMasks
+    # (SAM to SAM 3) find masks.
+    masks.NAME = "Sa1bMasks"
+    # CocoMasks: the json.
+    masks.ANNOTATIONS = ""
+    # GeneratedMasks: as model_zoo.get takes it. TransformersMasks: a folder, or a name on the hub.
+    masks.MODEL = ""
+    # GeneratedMasks: a file or url instead of the model's own weights.
+    masks.WEIGHTS = ""
+    # Of both, the annotation engine's; segment-anything's own are 0.88, 0.95, 0, 1 and 0.
+    masks.POINTS_PER_SIDE = 32
+    masks.POINTS_PER_BATCH = 64
+    masks.PRED_IOU_THRESH = 0.86
+    masks.STABILITY_SCORE_THRESH = 0.92
+    masks.CROP_N_LAYERS = 0
+    masks.CROP_N_POINTS_DOWNSCALE_FACTOR = 2
+    masks.MIN_MASK_REGION_AREA = 100
+    node.CLOSED_SET = _annotation_closed_set()
     node.CLIP = _annotation_clip()
     node.REGION_CAPTION = _annotation_region_caption()
+    return node
+
+
+def _annotation_closed_set() -> CN:
+    """Votes of semantic segmenters (ClosedSetLabeler)."""
+    node = CN()
+    # SegFormer, OneFormer, Mask2Former, MaskFormer or any semantic segmenter of transformers: a
+    # folder or a name on the hub. The first one's map is written, with the masks painted over it.
+    node.SEGMENTERS = ["shi-labs/oneformer_coco_swin_large"]
+    # For each segmenter ade20k, camvid, cityscapes, coco_panoptic, coco_panoptic_refined, a json
+    # file, or "" for the model's own names.
+    node.LABEL_MAPS = ["coco_panoptic_refined"]
+    # Photos that a segmenter takes at once.
+    node.BATCH_SIZE = 4
     return node
 
 

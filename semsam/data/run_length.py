@@ -162,6 +162,31 @@ class RunLengthMasks:
             np.bitwise_xor(words[:, row], words[:, row - 1], out=words[:, row])
         return np.ascontiguousarray(bitmaps[:, :, :width]).view(np.bool_)
 
+    def window(self, index: int) -> tuple[int, int, BoolArray]:
+        """One mask inside its tight box; the rest of the image is never decoded.
+
+        Args:
+            index: which mask.
+
+        Returns:
+            x, y of the box's first pixel, and (w, h) bool, column by column as runs lie; (0, 0)
+            for a mask without pixels.
+        """
+        runs = slice(self._begin[index], self._begin[index + 1])
+        if runs.start == runs.stop:
+            return 0, 0, np.zeros((0, 0), dtype=bool)
+        # Flipped and resized runs are in another order.
+        order = np.lexsort((self.top[runs], self.column[runs])) + runs.start
+        column, top, bottom = self.column[order], self.top[order], self.bottom[order]
+        x, y = int(column[0]), int(top.min())
+        width, height = int(column[-1]) - x + 1, int(bottom.max()) - y
+        edges = np.empty(2 * len(column) + 2, dtype=np.int64)
+        edges[0], edges[-1] = 0, width * height
+        edges[1:-1:2] = (column - x) * height + top - y
+        edges[2:-1:2] = (column - x) * height + bottom - y
+        inside = np.arange(len(edges) - 1) % 2 == 1
+        return x, y, np.repeat(inside, np.diff(edges)).reshape(width, height)
+
     @cached_property
     def areas(self) -> IntArray:
         """(M,) foreground pixels."""

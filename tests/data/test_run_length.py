@@ -86,3 +86,24 @@ def test_selected_masks_keep_their_order():
     runs = RunLengthMasks.from_bitmaps(masks).select(np.array([1, 3, 4]))
     assert np.array_equal(runs.decode(), masks[[1, 3, 4]])
     assert runs.areas.tolist() == masks[[1, 3, 4]].sum(axis=(1, 2)).tolist()
+
+
+@pytest.mark.parametrize("turn", ["as coded", "flipped", "enlarged"])
+def test_a_window_holds_all_pixels_of_a_mask_and_no_others(turn):
+    masks = RunLengthMasks.from_bitmaps(np.random.default_rng(0).random((4, 9, 7)) < 0.1)
+    if turn == "flipped":
+        masks = masks.flip()
+    if turn == "enlarged":
+        masks = masks.resample(np.arange(18) // 2, np.arange(14) // 2, (18, 14))
+    for index, mask in enumerate(masks.decode()):
+        x, y, window = masks.window(index)
+        width, height = window.shape
+        assert window.sum() == mask.sum()
+        assert np.array_equal(mask.T[x : x + width, y : y + height], window)
+        assert window.any(axis=0)[[0, -1]].all()
+        assert window.any(axis=1)[[0, -1]].all()
+
+
+def test_the_window_of_a_mask_without_pixels_is_empty():
+    masks = RunLengthMasks.from_bitmaps(np.zeros((1, 3, 3), dtype=bool))
+    assert masks.window(0)[2].shape == (0, 0)

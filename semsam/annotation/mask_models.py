@@ -1,0 +1,192 @@
+"""Masks of photos that have none, from a model of semsam or of transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from semsam import model_zoo
+from semsam.config import CfgNode, configurable
+from semsam.inference import AutomaticMaskGenerator
+from semsam.inference.amg_utils import (
+    drop_small_islands,
+    encode_mask,
+    fill_small_holes,
+    mask_box,
+)
+from semsam.modeling.build import resolve_device
+
+from .batching import Batches
+from .build import MASK_SOURCE
+from .mask_sources import ImageFiles, with_masks
+from .records import MaskedPhoto
+
+
+@MASK_SOURCE.register
+class GeneratedMasks(ImageFiles):
+    """Masks of everything in an image, from Semantic-SAM or SAM.
+
+    Args:
+        images: a folder, or an image.
+        generator: with ``output_mode="coco_rle"``; its ``points_per_batch`` shrinks where memory
+            runs out.
+
+    Raises:
+        ValueError: if the generator has another output mode.
+    """
+
+    @configurable
+    def __init__(self, images: str | Path, generator: AutomaticMaskGenerator) -> None:
+        super().__init__(images)
+        if generator.output_mode != "coco_rle":
+            raise ValueError(f"output_mode is 'coco_rle' here, not '{generator.output_mode}'")
+        self.generator = generator
+        self.batches = Batches(generator.points_per_batch, "the mask generator")
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, images: str | Path) -> dict[str, Any]:
+        """Translate the configuration."""
+        masks = cfg.ANNOTATION.MASKS
+        if not masks.MODEL:
+            raise ValueError(
+                "ANNOTATION.MASKS.MODEL names no model: give a name of the model zoo, a yaml file "
+                "or the folder of a training run"
+            )
+        model: Any = model_zoo.get(masks.MODEL, cfg.MODEL.DEVICE, weights=masks.WEIGHTS or None)
+        generator = AutomaticMaskGenerator(
+            model,
+            points_per_side=masks.POINTS_PER_SIDE,
+            points_per_batch=masks.POINTS_PER_BATCH,
+            pred_iou_thresh=masks.PRED_IOU_THRESH,
+            stability_score_thresh=masks.STABILITY_SCORE_THRESH,
+            crop_n_layers=masks.CROP_N_LAYERS,
+            crop_n_points_downscale_factor=masks.CROP_N_POINTS_DOWNSCALE_FACTOR,
+            min_mask_region_area=masks.MIN_MASK_REGION_AREA,
+            output_mode="coco_rle",
+        )
+        return {"images": images, "generator": generator}
+
+    def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:
+        """See ``MaskSource``; the records are those of ``AutomaticMaskGenerator.generate``."""
+
+        def generate(points_per_batch: int) -> list[dict[str, Any]]:
+            self.generator.points_per_batch = points_per_batch
+            return self.generator.generate(photo.image)
+
+        device = self.generator.predictor.model.device
+        return with_masks(photo, self.batches.attempt(generate, device))
+
+
+@MASK_SOURCE.register
+class TransformersMasks(ImageFiles):
+    """Masks of everything in an image, from a checkpoint of transformers: SAM, SAM-HQ, SAM 2, 3.
+
+    Records have ``segmentation``, ``area``, ``bbox``, ``predicted_iou`` and ``crop_box``;
+    transformers does not tell which click a mask is of, nor how stable it is.
+
+    Args:
+        images: a folder, or an image.
+        model: a folder, or a name on the hub, of a model for mask generation.
+        device: ``"cpu"``, ``"cuda"``, ``"auto"``.
+        points_per_side: clicks on a square grid of this many a side.
+        points_per_batch: clicks decoded at once; shrinks where memory runs out.
+        pred_iou_thresh: a mask's predicted IoU must exceed this.
+        stability_score_thresh: a mask's stability must exceed this.
+        crop_n_layers: layer i runs again on 2^i x 2^i crops; 0 for the whole image only.
+        crop_n_points_downscale_factor: layer i has this ** i times fewer points a side.
+        min_mask_region_area: smaller holes and islands, in pixels of the image, are removed.
+
+    Raises:
+        FileNotFoundError: if there is no such model; the message says how to place one.
+        ValueError: if the model is not for mask generation.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        images: str | Path,
+        model: str,
+        device: str = "auto",
+        points_per_side: int = 32,
+        points_per_batch: int = 64,
+        pred_iou_thresh: float = 0.86,
+        stability_score_thresh: float = 0.92,
+        crop_n_layers: int = 0,
+        crop_n_points_downscale_factor: int = 2,
+        min_mask_region_area: int = 100,
+    ) -> None:
+        super().__init__(images)
+        self.device = resolve_device(device)
+        self.pipeline = _load_pipeline(model, self.device)
+        self.model = self.pipeline.model
+        self.batches = Batches(points_per_batch, f"masks of '{model}'")
+        self.min_mask_region_area = min_mask_region_area
+        self.settings = {
+            "points_per_crop": points_per_side,
+            "pred_iou_thresh": pred_iou_thresh,
+            "stability_score_thresh": stability_score_thresh,
+            "crops_n_layers": crop_n_layers,
+            "crop_n_points_downscale_factor": crop_n_points_downscale_factor,
+        }
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, images: str | Path) -> dict[str, Any]:
+        """Translate the configuration."""
+        masks = cfg.ANNOTATION.MASKS
+        return {
+            "images": images,
+            "model": masks.MODEL,
+            "device": cfg.MODEL.DEVICE,
+            "points_per_side": masks.POINTS_PER_SIDE,
+            "points_per_batch": masks.POINTS_PER_BATCH,
+            "pred_iou_thresh": masks.PRED_IOU_THRESH,
+            "stability_score_thresh": masks.STABILITY_SCORE_THRESH,
+            "crop_n_layers": masks.CROP_N_LAYERS,
+            "crop_n_points_downscale_factor": masks.CROP_N_POINTS_DOWNSCALE_FACTOR,
+            "min_mask_region_area": masks.MIN_MASK_REGION_AREA,
+        }
+
+    def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:
+        """See ``MaskSource``."""
+        from PIL import Image
+
+        image = Image.fromarray(photo.image)
+        found: Any = self.batches.attempt(
+            lambda size: self.pipeline(image, points_per_batch=size, **self.settings), self.device
+        )
+        records = [
+            self._record(np.asarray(torch.as_tensor(mask).cpu(), dtype=bool), float(score))
+            for mask, score in zip(found["masks"], found["scores"], strict=True)
+        ]
+        return with_masks(photo, [record for record in records if record["area"]])
+
+    def _record(self, mask: np.ndarray, score: float) -> dict[str, Any]:
+        mask = np.ascontiguousarray(mask)
+        if self.min_mask_region_area > 0:
+            mask, _ = fill_small_holes(mask, self.min_mask_region_area)
+            mask, _ = drop_small_islands(mask, self.min_mask_region_area)
+        x0, y0, x1, y1 = mask_box(mask)
+        return {
+            "segmentation": encode_mask(mask, "coco_rle"),
+            "area": int(np.count_nonzero(mask)),
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "predicted_iou": score,
+            "crop_box": [0, 0, mask.shape[1], mask.shape[0]],
+        }
+
+
+def _load_pipeline(model: str, device: torch.device) -> Any:
+    from transformers import pipeline
+
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    try:
+        return pipeline("mask-generation", model=model, device=device, dtype=dtype)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"no model for mask generation at '{model}': {str(error).splitlines()[0]} Give a "
+            "folder with config.json, preprocessor_config.json and model.safetensors as "
+            "ANNOTATION.MASKS.MODEL, or a name that the hub has and this machine can reach"
+        ) from error

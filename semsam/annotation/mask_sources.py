@@ -1,0 +1,338 @@
+"""Where the masks of photos come from: files beside them, or a model."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from semsam.config import CfgNode, configurable
+from semsam.data.records import BadRecordError, LazyImage, blame
+from semsam.data.run_length import RunLengthMasks
+
+from .build import MASK_SOURCE
+from .records import MANIFEST_NAME, RESULT_SUFFIX, MaskedPhoto
+
+#: The image of a json is the first of these that lies beside it.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tiff")
+_RESULT_STEM = RESULT_SUFFIX.removesuffix(".json")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A photo that is to be annotated, before anything of it is read.
+
+    Attributes:
+        name: path within the folder of images, without its suffix; results are called so.
+        image: the photo's file; None if it is missing.
+        masks: the file of its masks, where they have one of their own.
+    """
+
+    name: str
+    image: Path | None
+    masks: Path | None = None
+
+    def file_sizes(self) -> list[int]:
+        """Bytes of its files, by which a changed input is told; -1 for one that is missing."""
+        files = [path for path in (self.image, self.masks) if path is not None]
+        return [path.stat().st_size if path.exists() else -1 for path in files]
+
+
+class MaskSource:
+    """Photos with masks. ``items`` lists them, ``load`` reads one and finds its masks.
+
+    ``load`` has two steps, so that files are read by threads while models are at work.
+    """
+
+    def items(self) -> Sequence[Item]:
+        """All photos, ordered by their names, which differ: the same on every machine.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if two have one name.
+        """
+        raise NotImplementedError
+
+    def read(self, item: Item) -> MaskedPhoto:
+        """What files say of a photo; called from any thread.
+
+        Raises:
+            BadRecordError: if a file is missing or damaged, or does not fit the photo.
+        """
+        raise NotImplementedError
+
+    def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:
+        """What takes a model: called after ``read``, from one thread."""
+        return photo
+
+    def load(self, item: Item) -> MaskedPhoto:
+        """A photo with its masks.
+
+        Raises:
+            BadRecordError: as ``read``.
+        """
+        return self.find_masks(self.read(item))
+
+    def count_masks(self) -> int | None:
+        """Masks of all items, where that is known without reading every file."""
+        return None
+
+
+class ImageFiles(MaskSource):
+    """The images of a folder and of the folders in it, or one image, without masks.
+
+    Pictures that lie among results (``NAME_semantic.png``) and hidden files are no input.
+
+    Args:
+        images: a folder, or an image.
+    """
+
+    def __init__(self, images: str | Path) -> None:
+        self.images = Path(images)
+
+    def items(self) -> list[Item]:
+        """See ``MaskSource``."""
+        if not self.images.is_dir():
+            _check_exists(self.images)
+            return [Item(self.images.stem, self.images)]
+        paths = [path for path in _files(self.images) if path.suffix.lower() in IMAGE_SUFFIXES]
+        found = [Item(_name(path, self.images), path) for path in paths]
+        if not found:
+            raise FileNotFoundError(
+                f"no image in '{self.images}'; images are {', '.join(IMAGE_SUFFIXES)}"
+            )
+        return _sorted(found)
+
+    def read(self, item: Item) -> MaskedPhoto:
+        """See ``MaskSource``."""
+        return MaskedPhoto(item.name, read_image(item), [])
+
+
+@MASK_SOURCE.register
+class Sa1bMasks(MaskSource):
+    """Masks of SA-1B's json files, each beside its image.
+
+    A json is ``{"image": ..., "annotations": [...]}`` or the bare list. ``area`` and ``bbox`` are
+    filled in where they are missing, and counts that are a list are compressed.
+
+    Args:
+        images: a folder, which is searched with all folders in it; or an image or json file.
+    """
+
+    @configurable
+    def __init__(self, images: str | Path) -> None:
+        self.images = Path(images)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, images: str | Path) -> dict[str, Any]:
+        """Translate the configuration."""
+        return {"images": images}
+
+    def items(self) -> list[Item]:
+        """See ``MaskSource``; a json without an image is an item without one."""
+        if not self.images.is_dir():
+            _check_exists(self.images)
+            masks = self.images.with_suffix(".json")
+            if self.images.suffix.lower() != ".json":
+                return [Item(masks.stem, self.images, masks)]
+            return [Item(masks.stem, _image_beside(masks, set(masks.parent.iterdir())), masks)]
+        files = set(_files(self.images))
+        masks_files = [f for f in files if f.suffix == ".json" and f.name != MANIFEST_NAME]
+        if not masks_files:
+            raise FileNotFoundError(
+                f"no json with masks in '{self.images}'; ANNOTATION.MASKS.NAME GeneratedMasks or "
+                "TransformersMasks find masks of images that have none"
+            )
+        return _sorted(
+            [Item(_name(f, self.images), _image_beside(f, files), f) for f in masks_files]
+        )
+
+    def read(self, item: Item) -> MaskedPhoto:
+        """See ``MaskSource``."""
+        assert item.masks is not None
+        with blame(str(item.masks)):
+            content = json.loads(item.masks.read_bytes())
+            fields = dict(content) if isinstance(content, dict) else {"annotations": content}
+            annotations = fields.pop("annotations")
+        image = read_image(item)
+        with blame(str(item.masks)):
+            return MaskedPhoto(item.name, image, check_annotations(annotations, image), fields)
+
+
+@MASK_SOURCE.register
+class CocoMasks(MaskSource):
+    """The annotations of images in a COCO json, whatever tool wrote it.
+
+    Polygons become run-length codes; all other fields are kept. An image without an annotation is
+    an item without masks.
+
+    Args:
+        images: the folder that the json's ``file_name`` refer to, or one image that is in it.
+        annotations: the json.
+
+    Raises:
+        FileNotFoundError: if there is no such json.
+        BadRecordError: if it cannot be read.
+    """
+
+    @configurable
+    def __init__(self, images: str | Path, annotations: str | Path) -> None:
+        self.images = Path(images)
+        _check_exists(Path(annotations))
+        with blame(str(annotations)):
+            content = json.loads(Path(annotations).read_bytes())
+            records = {image["id"]: image for image in content["images"]}
+            self._records = {_stem(image["file_name"]): image for image in records.values()}
+            outside = [n for n in self._records if Path(n).is_absolute() or ".." in Path(n).parts]
+            if outside:
+                raise ValueError(f"image '{outside[0]}' would lie outside of the folder")
+            if len(self._records) != len(content["images"]):
+                raise ValueError("two images have one id, or names that differ in the suffix only")
+            self._annotations: dict[str, list[dict[str, Any]]] = {n: [] for n in self._records}
+            for annotation in content["annotations"]:
+                name = _stem(records[annotation["image_id"]]["file_name"])
+                self._annotations[name].append(annotation)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, images: str | Path) -> dict[str, Any]:
+        """Translate the configuration."""
+        return {"images": images, "annotations": cfg.ANNOTATION.MASKS.ANNOTATIONS}
+
+    def items(self) -> list[Item]:
+        """See ``MaskSource``."""
+        records = self._records
+        if not self.images.is_dir():
+            _check_exists(self.images)
+            wanted = self.images.name
+            name = next(
+                (n for n, r in records.items() if Path(r["file_name"]).name == wanted), None
+            )
+            if name is None:
+                raise FileNotFoundError(f"the annotations have no image '{wanted}'")
+            return [Item(name, self.images)]
+        if not records:
+            raise FileNotFoundError("the annotations list no image")
+        return _sorted([Item(n, self.images / r["file_name"]) for n, r in records.items()])
+
+    def read(self, item: Item) -> MaskedPhoto:
+        """See ``MaskSource``."""
+        image = read_image(item)
+        height, width = image.shape[:2]
+        with blame(item.name):
+            annotations = [dict(annotation) for annotation in self._annotations[item.name]]
+            for annotation in annotations:
+                code = annotation["segmentation"]
+                if isinstance(code, list):
+                    if not code:
+                        raise ValueError(f"annotation {annotation.get('id')} has no polygon")
+                    code = coco_mask.merge(coco_mask.frPyObjects(code, height, width))
+                    code["counts"] = code["counts"].decode()
+                annotation["segmentation"] = code
+            fields = {"image": self._records[item.name]}
+            return MaskedPhoto(item.name, image, check_annotations(annotations, image), fields)
+
+    def count_masks(self) -> int:
+        """See ``MaskSource``."""
+        return sum(len(self._annotations[item.name]) for item in self.items())
+
+
+def read_image(item: Item) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        BadRecordError: if it is missing or damaged.
+    """
+    if item.image is None:
+        raise BadRecordError(
+            f"{item.masks}: no image of this name lies beside it ({', '.join(IMAGE_SUFFIXES)})"
+        )
+    return np.array(LazyImage({"file_name": str(item.image)}).decode())
+
+
+def check_annotations(annotations: Any, image: np.ndarray) -> list[dict[str, Any]]:
+    """SA-1B's annotations of a photo, usable by labellers.
+
+    Args:
+        annotations: a list of dicts with ``segmentation``.
+        image: (H, W, 3) that they are of.
+
+    Returns:
+        Copies, with ``area`` and ``bbox`` where they had none, and counts as text.
+
+    Raises:
+        TypeError, KeyError, ValueError: if one is no such dict, a mask is damaged or of another
+            size than the photo, or a box is not four finite numbers.
+    """
+    if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
+        raise TypeError("'annotations' is not a list of objects")
+    height, width = image.shape[:2]
+    masks = RunLengthMasks.from_coco([a["segmentation"] for a in annotations], (height, width))
+    checked = []
+    for index, (annotation, box, area) in enumerate(
+        zip(annotations, masks.boxes.tolist(), masks.areas.tolist(), strict=True)
+    ):
+        code = annotation["segmentation"]
+        if isinstance(code["counts"], list):
+            code = coco_mask.frPyObjects(code, height, width)
+            code["counts"] = code["counts"].decode()
+        x0, y0, x1, y1 = map(int, box)
+        # As in segment-anything: from the first to the last pixel.
+        filled = {"area": area, "bbox": [x0, y0, max(0, x1 - x0 - 1), max(0, y1 - y0 - 1)]}
+        missing = {key: value for key, value in filled.items() if key not in annotation}
+        annotation = {**annotation, "segmentation": code, **missing}
+        box = annotation["bbox"]
+        if len(box) != 4 or not all(math.isfinite(value) for value in box):
+            raise ValueError(f"annotation {index}: 'bbox' is {box}, not four finite numbers")
+        checked.append(annotation)
+    return checked
+
+
+def with_masks(photo: MaskedPhoto, records: list[dict[str, Any]]) -> MaskedPhoto:
+    """The photo with the masks that a model found."""
+    return replace(photo, annotations=records)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files under a folder that may be input: neither hidden nor a result."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and not Path(name).stem.endswith(_RESULT_STEM):
+                yield Path(root, name)
+
+
+def _image_beside(masks: Path, files: set[Path]) -> Path | None:
+    candidates = [masks.with_suffix(suffix) for suffix in IMAGE_SUFFIXES]
+    candidates += [masks.with_suffix(suffix.upper()) for suffix in IMAGE_SUFFIXES]
+    return next((path for path in candidates if path in files), None)
+
+
+def _sorted(items: list[Item]) -> list[Item]:
+    ordered = sorted(items, key=lambda item: item.name)
+    for first, second in itertools.pairwise(ordered):
+        if first.name == second.name:
+            raise ValueError(
+                f"'{first.image}' and '{second.image}' would have one result: rename one"
+            )
+    return ordered
+
+
+def _name(path: Path, folder: Path) -> str:
+    return _stem(path.relative_to(folder).as_posix())
+
+
+def _stem(file_name: str) -> str:
+    return str(Path(file_name).with_suffix("").as_posix())
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"'{path}' does not exist")

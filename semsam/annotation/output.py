@@ -1,0 +1,292 @@
+"""A folder of results: one json a photo, and what it takes to stop at any moment and go on.
+
+``NAME_semantic.json`` appears whole or not at all, and a line in ``journal.jsonl`` follows it; a
+photo without a line, or whose file is not as its line says, is done again. ``failures.jsonl`` says
+which photos could not be done, and ``manifest.json`` what all were done with. Other ranks than the
+first write ``journal.rank1.jsonl`` and so on, which are merged when a run begins and when it ends:
+the same folder is left by one rank and by many, by an unbroken run and by one that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semsam.utils import comm
+from semsam.utils.file_io import atomic_write, write_json
+
+from .mask_sources import Item
+from .records import MANIFEST_NAME, RESULT_SUFFIX
+
+logger = logging.getLogger(__name__)
+
+PICTURE_SUFFIX = RESULT_SUFFIX.removesuffix(".json") + ".png"
+#: What ``atomic_write`` leaves where a process is killed in it.
+_UNFINISHED = re.compile(
+    r"\.(.+_semantic\.(json|png)|manifest\.json|(journal|failures)\.jsonl)\.[^.]+"
+)
+_CURE = "go on with the old settings, name another folder, or start anew with --no-resume"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a folder holds of the photos of a run, over all ranks.
+
+    Attributes:
+        photos: all photos of the run.
+        finished: those that have a result, of this run or an earlier one.
+        failed: those that could not be done.
+        masks: of the finished ones.
+        labelled: masks of which a labeller could say something.
+        reasons: why photos failed, each with its number, the most frequent first.
+    """
+
+    photos: int
+    finished: int
+    failed: int
+    masks: int
+    labelled: int
+    reasons: list[tuple[str, int]]
+
+
+class OutputFolder:
+    """The folder that a run writes to; every rank opens it.
+
+    Args:
+        folder: made if absent.
+        manifest: what the results are made with; what json can hold.
+        items: the photos of the run, those of all ranks.
+        resume: go on with what is there; else the journal starts anew, and results are replaced.
+
+    Raises:
+        ValueError: if the folder's results were made with something else; the message says what
+            differs.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        manifest: dict[str, Any],
+        items: Sequence[Item],
+        resume: bool = True,
+    ) -> None:
+        self.folder = Path(folder)
+        self._names = {item.name for item in items}
+        self._lock = threading.Lock()
+        problem = self._open(manifest, resume) if comm.is_main_process() else ""
+        # Every rank gives up, none waits for one that has.
+        if problem := comm.broadcast(problem):
+            raise ValueError(problem)
+        self._journal = {n: v for n, v in self._read("journal").items() if n in self._names}
+        comm.synchronize()
+
+    def result_path(self, name: str) -> Path:
+        """The json of a photo."""
+        return self.folder / f"{name}{RESULT_SUFFIX}"
+
+    def picture_path(self, name: str) -> Path:
+        """The picture of a photo."""
+        return self.folder / f"{name}{PICTURE_SUFFIX}"
+
+    def is_finished(self, item: Item, with_picture: bool = False) -> bool:
+        """Whether a whole result of these very input files is there, by the sizes of the files.
+
+        A result that was edited since is taken for finished if it still is json with annotations.
+        """
+        line = self._journal.get(item.name)
+        if line is None or line["inputs"] != item.file_sizes():
+            return False
+        if with_picture and not self.picture_path(item.name).is_file():
+            return False
+        path = self.result_path(item.name)
+        try:
+            return path.stat().st_size == line["bytes"] or _is_result(path)
+        except OSError:
+            return False
+
+    def write(
+        self, item: Item, result: dict[str, Any], labelled: int, picture: bytes | None = None
+    ) -> None:
+        """Leave a result; from any thread.
+
+        Args:
+            item: the photo.
+            result: with ``annotations``.
+            labelled: masks of which something could be said.
+            picture: a png.
+
+        Raises:
+            TypeError: if the result is not what json can hold.
+            OSError: if it cannot be written.
+        """
+        text = json.dumps(result, default=_plain).encode()
+        if picture is not None:
+            with atomic_write(self.picture_path(item.name), "wb") as file:
+                file.write(picture)
+        with atomic_write(self.result_path(item.name), "wb") as file:
+            file.write(text)
+        line = {
+            "name": item.name,
+            "bytes": len(text),
+            "inputs": item.file_sizes(),
+            "masks": len(result["annotations"]),
+            "labelled": labelled,
+        }
+        self._append("journal", line)
+
+    def fail(self, item: Item, stage: str, reason: str) -> None:
+        """Note that a photo could not be done; from any thread.
+
+        Args:
+            item: the photo.
+            stage: ``"read"``, ``"masks"``, the labeller's name, or ``"write"``.
+            reason: what went wrong.
+        """
+        logger.warning("%s: %s: %s", item.name, stage, reason)
+        line = {"name": item.name, "image": str(item.image), "stage": stage, "reason": reason}
+        self._append("failures", line)
+        if item.name in self._journal:
+            # Its result was lost or is of other files.
+            self._append("journal", {"name": item.name, "withdrawn": True})
+
+    def close(self) -> Summary:
+        """Merge what the ranks wrote, when all have finished; the same on every rank."""
+        comm.synchronize()
+        summary = self._merge() if comm.is_main_process() else None
+        return comm.broadcast(summary)
+
+    def _open(self, manifest: dict[str, Any], resume: bool) -> str:
+        """Make the folder ready; what is wrong with it, or nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / MANIFEST_NAME
+        if not resume:
+            for kind in ("journal", "failures"):
+                for file in self._files(kind):
+                    file.unlink()
+        elif path.is_file():
+            try:
+                old = json.loads(path.read_bytes())
+            except ValueError as error:
+                return f"'{path}' is damaged ({error}): {_CURE}"
+            # As it will be read again: tuples are lists then.
+            differences = _differences(old, json.loads(json.dumps(manifest, default=_plain)))
+            if differences:
+                told = "; ".join(differences[:8])
+                return f"the results in '{self.folder}' were made otherwise: {told}. Cure: {_CURE}"
+        elif self._files("journal"):
+            return f"'{self.folder}' has results, but no '{MANIFEST_NAME}' says of what: {_CURE}"
+        self._sweep()
+        if not resume or not path.is_file():
+            write_json(path, json.loads(json.dumps(manifest, default=_plain)))
+        self._merge()
+        return ""
+
+    def _sweep(self) -> None:
+        """Remove files that a killed run was writing."""
+        for root, _, names in os.walk(self.folder):
+            for name in names:
+                if _UNFINISHED.fullmatch(name):
+                    Path(root, name).unlink(missing_ok=True)
+
+    def _merge(self) -> Summary:
+        """One journal and one list of failures, in the order of names; what they say."""
+        journal, failures = self._read("journal"), self._read("failures")
+        failures = {name: line for name, line in failures.items() if name not in journal}
+        for kind, lines in (("journal", journal), ("failures", failures)):
+            target = self._path(kind, 0)
+            if lines:
+                with atomic_write(target) as file:
+                    for name in sorted(lines):
+                        file.write(json.dumps(lines[name]) + "\n")
+            for path in self._files(kind):
+                if path != target or not lines:
+                    path.unlink()
+        finished = [line for name, line in journal.items() if name in self._names]
+        failed = [line for name, line in failures.items() if name in self._names]
+        reasons = Counter(f"{line['stage']}: {line['reason']}" for line in failed)
+        return Summary(
+            photos=len(self._names),
+            finished=len(finished),
+            failed=len(failed),
+            masks=sum(line["masks"] for line in finished),
+            labelled=sum(line["labelled"] for line in finished),
+            reasons=reasons.most_common(),
+        )
+
+    def _path(self, kind: str, rank: int) -> Path:
+        return self.folder / (f"{kind}.rank{rank}.jsonl" if rank else f"{kind}.jsonl")
+
+    def _files(self, kind: str) -> list[Path]:
+        """What all ranks wrote, the first rank's before the others'."""
+        ranks = sorted(
+            int(found[1])
+            for path in self.folder.glob(f"{kind}.rank*.jsonl")
+            if (found := re.fullmatch(rf"{kind}\.rank(\d+)\.jsonl", path.name))
+        )
+        return [path for r in [0, *ranks] if (path := self._path(kind, r)).is_file()]
+
+    def _read(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Lines by name, the last of a name; for a broken line a photo is done again."""
+        lines: dict[str, dict[str, Any]] = {}
+        for path in self._files(kind):
+            for number, text in enumerate(path.read_bytes().splitlines(), 1):
+                try:
+                    line = json.loads(text)
+                    lines[line["name"]] = line
+                    if "withdrawn" in line:
+                        del lines[line["name"]]
+                except (ValueError, KeyError, TypeError):
+                    logger.warning("%s: line %d is broken, left out", path, number)
+        return lines
+
+    def _append(self, kind: str, line: dict[str, Any]) -> None:
+        text = json.dumps(line) + "\n"
+        with self._lock, open(self._path(kind, comm.get_rank()), "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _is_result(path: Path) -> bool:
+    with contextlib.suppress(ValueError):
+        content = json.loads(path.read_bytes())
+        return isinstance(content, dict) and isinstance(content.get("annotations"), list)
+    return False
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """``key: OLD there, NEW now`` for each value in which two manifests differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        missing = object()
+        keys = dict.fromkeys([*old, *new])
+        return [
+            difference
+            for key in keys
+            for difference in _differences(
+                old.get(key, missing), new.get(key, missing), f"{where}.{key}" if where else key
+            )
+        ]
+    if old == new:
+        return []
+    shown = [json.dumps(v) if _is_plain(v) else "nothing" for v in (old, new)]
+    return [f"{where} was {shown[0]}, is {shown[1]}"]
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | dict | None)
+
+
+def _plain(value: Any) -> Any:
+    """What numpy gives, as json holds it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a result holds a {type(value).__name__}, which json cannot")
