@@ -140,13 +140,18 @@ class ClipScorer:
 
     Args:
         encoder: the model.
-        batch_size: patches, or names, that go through it at once.
+        batch_size: patches that go through it at once; names, which are small, are eight times
+            as many.
+
+    Attributes:
+        device: where the model runs.
     """
 
     def __init__(self, encoder: ClipEncoder, batch_size: int) -> None:
+        self.device = encoder.device
         self._encoder = encoder
         self._images = Batches(batch_size, "CLIP's image tower")
-        texts = Batches(batch_size, "CLIP's text tower")
+        texts = Batches(8 * batch_size, "CLIP's text tower")
         self._text_features = TextFeatures(encoder.encode_text, texts)
 
     def image_features(self, patches: Sequence[Tensor]) -> Tensor:
@@ -154,7 +159,7 @@ class ClipScorer:
         encoder = self._encoder
         return torch.stack(
             self._images.run(
-                lambda part: list(encoder.encode_images(part).unbind()), patches, encoder.device
+                lambda part: list(encoder.encode_images(part).unbind()), patches, self.device
             )
         )
 

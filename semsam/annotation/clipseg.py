@@ -50,7 +50,7 @@ class ClipSegDecider:
             for values in (images.image_mean, images.image_std)
         )
         self._batches = Batches(batch_size, "CLIPSeg")
-        texts = Batches(4 * batch_size, "CLIPSeg's text tower")
+        texts = Batches(8 * batch_size, "CLIPSeg's text tower")
         self._text_features = TextFeatures(self._encode_text, texts)
 
     def __call__(

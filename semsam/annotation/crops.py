@@ -10,6 +10,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from semsam.data.run_length import RunLengthMasks
+
 from .records import MaskedPhoto
 
 #: Growth of a mask's box for the captioner and CLIPSeg, and for CLIP.
@@ -83,6 +85,25 @@ def cut(image: Tensor | NDArray[Any], boxes: NDArray[np.int64]) -> list[Any]:
         N views (..., h, w).
     """
     return [image[..., y1 : y2 + 1, x1 : x2 + 1] for x1, y1, x2, y2 in boxes.tolist()]
+
+
+def mask_in_patch(masks: RunLengthMasks, index: int, box: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(h, w) part of a mask that lies in a patch.
+
+    Args:
+        masks: of the photo.
+        index: which of them.
+        box: (4,) the patch, as :func:`patch_boxes` gives it.
+    """
+    x1, y1, x2, y2 = box.tolist()
+    found = np.zeros((y2 - y1 + 1, x2 - x1 + 1), dtype=bool)
+    x, y, columns = masks.window(index)
+    left, top = max(x, x1), max(y, y1)
+    right, bottom = min(x + columns.shape[0], x2 + 1), min(y + columns.shape[1], y2 + 1)
+    if left < right and top < bottom:
+        inside = columns[left - x : right - x, top - y : bottom - y].T
+        found[top - y1 : bottom - y1, left - x1 : right - x1] = inside
+    return found
 
 
 def pixel_values(processor: Any, patches: Sequence[Tensor]) -> Tensor:

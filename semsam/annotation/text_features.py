@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,8 +47,8 @@ class TextFeatures:
         return found
 
 
-def tokenize(tokenizer: object, names: Sequence[str], limit: int) -> dict[str, Tensor]:
+def tokenize(tokenizer: Any, names: Sequence[str], limit: int) -> Any:
     """Input of a text tower of transformers; what is beyond the limit of tokens is cut off."""
-    return tokenizer(  # type: ignore[operator]
+    return tokenizer(
         list(names), padding=True, truncation=True, max_length=limit, return_tensors="pt"
     )
