@@ -113,8 +113,13 @@ def pixel_values(processor: Any, patches: Sequence[Tensor]) -> Tensor:
         processor: transformers' image processor.
         patches: N of (3, h, w) uint8.
     """
-    # The layout is named: of a patch three pixels high it could not be told from the shape.
-    inputs = processor(
-        images=list(patches), input_data_format="channels_first", return_tensors="pt"
+    # One by one: resized by its short side, a patch of two pixels by a thousand is large. Of one
+    # three pixels high the layout could not be told from the shape.
+    return torch.cat(
+        [
+            processor(images=patch, input_data_format="channels_first", return_tensors="pt")[
+                "pixel_values"
+            ]
+            for patch in patches
+        ]
     )
-    return inputs["pixel_values"]

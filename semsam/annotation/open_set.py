@@ -203,11 +203,16 @@ class OpenSetLabeler:
 
     def _decide(self, regions: list[list[_Region]]) -> None:
         """The proposal that wins most of each mask's pixels."""
-        every = list(chain(*regions))
+        disputed = []
+        for region in chain(*regions):
+            if len(region.proposals) == 1:
+                region.winner = 0
+            else:
+                disputed.append(region)
         winners = self.decider(
-            [region.large for region in every],
-            [region.proposals for region in every],
-            lambda i: every[i].mask(),
+            [region.large for region in disputed],
+            [region.proposals for region in disputed],
+            lambda i: disputed[i].mask(),
         )
-        for region, winner in zip(every, winners, strict=True):
+        for region, winner in zip(disputed, winners, strict=True):
             region.winner = winner

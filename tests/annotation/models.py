@@ -80,9 +80,9 @@ def write_clipseg(folder: Path) -> str:
     return str(folder)
 
 
-def write_blip(folder: Path) -> str:
+def write_blip(folder: Path, words: list[str] = WORDS) -> str:
     """BLIP that knows a dozen words."""
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *words]
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(vocabulary)})
     text = {**TOWER, "vocab_size": len(vocabulary), "encoder_hidden_size": 32}
     text |= {"bos_token_id": 5, "sep_token_id": EOS, "eos_token_id": EOS, "pad_token_id": 0}
