@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--masks", type=int, nargs="+", default=[8, 32, 128])
     parser.add_argument("--loop-masks", type=int, default=8, help="masks that go one by one")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=0, help="as OPEN_SET.BATCH_SIZE")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--image", help="photo of at least 64 pixels; noise of 640 x 427 if absent")
     args = parser.parse_args()

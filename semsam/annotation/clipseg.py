@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .batching import Batches
-from .pretrained import load_model, load_processor
+from .pretrained import load_model, load_processor, vision_batch_size
 from .text_features import TextFeatures, tokenize
 
 #: Height and width that a patch is stretched to.
@@ -49,7 +49,7 @@ class ClipSegDecider:
             torch.tensor(values, device=device).view(3, 1, 1) / images.rescale_factor
             for values in (images.image_mean, images.image_std)
         )
-        self._batches = Batches(batch_size, "CLIPSeg")
+        self._batches = Batches(vision_batch_size(batch_size, device), "CLIPSeg")
         texts = Batches(8 * batch_size, "CLIPSeg's text tower")
         self._text_features = TextFeatures(self._encode_text, texts)
 

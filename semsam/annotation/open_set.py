@@ -118,7 +118,8 @@ class OpenSetLabeler:
             RuntimeError: if a model cannot be loaded.
         """
         node, key = cfg.ANNOTATION.OPEN_SET, "ANNOTATION.OPEN_SET"
-        device, size = resolve_device(cfg.MODEL.DEVICE), node.BATCH_SIZE
+        device = resolve_device(cfg.MODEL.DEVICE)
+        size = node.BATCH_SIZE or (64 if device.type == "cuda" else 16)
         names, maps = list(node.SEGMENTERS), list(node.LABEL_MAPS)
         if len(names) != len(maps):
             raise ValueError(

@@ -318,8 +318,8 @@ def _annotation_open_set() -> CN:
     node.CLIPSEG = "CIDAS/clipseg-rd64-refined"
     # Names that CLIP lets through to CLIPSeg.
     node.TOP_K = 3
-    # Patches that a model takes at once.
-    node.BATCH_SIZE = 16
+    # Patches that a model takes at once; 0 for 64 on a GPU and 16 on a CPU.
+    node.BATCH_SIZE = 0
     # Photos that a segmenter takes at once.
     node.SEGMENTER_BATCH_SIZE = 2
     return node
