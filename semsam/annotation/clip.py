@@ -163,23 +163,30 @@ class ClipScorer:
             )
         )
 
-    def logits(
-        self, images: Tensor, names: Sequence[str], templates: Sequence[str] = ("{}",)
-    ) -> NDArray[np.float32]:
-        """Similarity times the model's scale.
+    def text_features(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
+        """Features of names.
 
         Args:
-            images: (N, D) features.
             names: M, at least one.
             templates: sentences with a pair of braces for the name; their features are averaged.
 
         Returns:
-            (N, M); softmax over names gives probabilities.
+            (M, D) of unit length.
         """
         texts = [template.format(name) for name in names for template in templates]
         features = self._text_features(texts).unflatten(0, (len(names), len(templates)))
-        average = normalize(features.mean(dim=1), dim=-1)
-        return (self._encoder.logit_scale * images @ average.T).cpu().numpy()
+        return normalize(features.mean(dim=1), dim=-1)
+
+    def logits(self, images: Tensor, texts: Tensor) -> NDArray[np.float32]:
+        """(N, M) similarity of (N, D) and (M, D) features times the model's scale.
+
+        A softmax over the texts gives probabilities.
+        """
+        return (self._encoder.logit_scale * images @ texts.T).cpu().numpy()
+
+    def forget_names(self) -> None:
+        """Encode every name anew from here on."""
+        self._text_features.clear()
 
 
 def top_names(names: Sequence[str], logits: NDArray[np.floating], k: int) -> list[str]:

@@ -47,11 +47,12 @@ class ClipLabeler:
         if not templates or not all(template.count("{}") == 1 for template in templates):
             raise ValueError(f"ANNOTATION.CLIP.TEMPLATES need one {{}} each, got {templates}")
         self.vocabulary = list(vocabulary)
-        self.templates = list(templates)
         self.top_k = top_k
         self.threshold = threshold
         self._device = encoder.device
         self._scorer = ClipScorer(encoder, batch_size)
+        self._texts = self._scorer.text_features(self.vocabulary, templates)
+        self._scorer.forget_names()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class ClipLabeler:
         if not patches:
             return [Labels([]) for _ in photos]
         features = self._scorer.image_features(patches)
-        logits = self._scorer.logits(features, self.vocabulary, self.templates)
+        logits = self._scorer.logits(features, self._texts)
         probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
         regions = iter([self._region(row) for row in probabilities])
         return [Labels([next(regions) for _ in photo.annotations]) for photo in photos]

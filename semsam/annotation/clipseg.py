@@ -88,6 +88,10 @@ class ClipSegDecider:
         for patch, each in zip(patches, maps, strict=True):
             yield interpolate(each[None].float(), patch.shape[1:], mode="bilinear")[0]
 
+    def forget_names(self) -> None:
+        """Encode every name anew from here on."""
+        self._text_features.clear()
+
     def _encode_text(self, names: Sequence[str]) -> Tensor:
         limit = self._model.config.text_config.max_position_embeddings
         tokens = tokenize(self._tokenizer, names, limit)

@@ -153,6 +153,10 @@ class OpenSetLabeler:
             ValueError: if a mask has no box, or its code is damaged or not of its photo's size;
                 names the photo.
         """
+        # What a name's features are to the last digit depends on those that it was encoded with:
+        # the photos of one call decide, so that a run that was interrupted gives the same.
+        self.scorer.forget_names()
+        self.decider.forget_names()
         regions = [self._regions(photo) for photo in photos]
         seen = [[region for region in of_photo if region.area] for of_photo in regions]
         if any(seen):
@@ -198,7 +202,8 @@ class OpenSetLabeler:
                 continue
             names = list(dict.fromkeys(chain(*(region.candidates for region in of_photo))))
             column = {name: i for i, name in enumerate(names)}
-            for region, row in zip(of_photo, self.scorer.logits(part, names), strict=True):
+            logits = self.scorer.logits(part, self.scorer.text_features(names))
+            for region, row in zip(of_photo, logits, strict=True):
                 own = row[[column[name] for name in region.candidates]]
                 region.proposals = top_names(region.candidates, own, self.top_k)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,26 +10,19 @@ from torch import Tensor
 
 from .batching import Batches
 
-#: Phrases of millions of captions do not end; the least recently used go first.
-LIMIT = 20_000
-
 
 class TextFeatures:
-    """A table that grows as names are asked for.
+    """A table that grows as names are asked for, until it is cleared.
 
     Args:
         encode: n names -> (n, D); must not let names of one call influence each other.
         batches: how many names the function takes at once.
-        limit: names that are kept.
     """
 
-    def __init__(
-        self, encode: Callable[[Sequence[str]], Tensor], batches: Batches, limit: int = LIMIT
-    ) -> None:
+    def __init__(self, encode: Callable[[Sequence[str]], Tensor], batches: Batches) -> None:
         self._encode = encode
         self._batches = batches
-        self._limit = limit
-        self._known: OrderedDict[str, Tensor] = OrderedDict()
+        self._known: dict[str, Tensor] = {}
 
     def __call__(self, names: Sequence[str]) -> Tensor:
         """(N, D) features of N names, at least one."""
@@ -39,12 +31,11 @@ class TextFeatures:
         new.sort(key=len)
         encoded = self._batches.run(lambda part: self._encode(part).unbind(), new)
         self._known.update(zip(new, encoded, strict=True))
-        found = torch.stack([self._known[name] for name in names])
-        for name in dict.fromkeys(names):
-            self._known.move_to_end(name)
-        while len(self._known) > self._limit:
-            self._known.popitem(last=False)
-        return found
+        return torch.stack([self._known[name] for name in names])
+
+    def clear(self) -> None:
+        """Forget every name."""
+        self._known.clear()
 
 
 def tokenize(tokenizer: Any, names: Sequence[str], limit: int) -> Any:

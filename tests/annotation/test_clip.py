@@ -38,7 +38,7 @@ def test_logits_are_those_of_the_whole_model_called_patch_by_patch(folder, encod
 
     given = patches((20, 30), (3, 40), (1, 1), (50, 50))
     scorer = ClipScorer(encoder, batch_size=3)
-    found = scorer.logits(scorer.image_features(given), NAMES)
+    found = scorer.logits(scorer.image_features(given), scorer.text_features(NAMES))
     model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
     for patch, row in zip(given, found, strict=True):
         inputs = processor(
@@ -62,20 +62,17 @@ def test_a_name_is_encoded_once(encoder):
             return encoder.encode_text(texts)
 
     scorer = ClipScorer(Counting(), batch_size=2)
-    images = encoder.encode_images(patches((8, 8)))
-    first = scorer.logits(images, NAMES)
-    second = scorer.logits(images, [*NAMES[::-1], "cat"])
+    first = scorer.text_features(NAMES)
+    second = scorer.text_features([*NAMES[::-1], "cat"])
     assert sorted(calls) == sorted([*NAMES, "cat"])
-    np.testing.assert_allclose(second[:, :3], first[:, ::-1], atol=1e-6)
+    assert torch.equal(second[:3], first.flip(0))
 
 
 def test_templates_are_averaged(encoder):
     scorer = ClipScorer(encoder, batch_size=8)
-    images = encoder.encode_images(patches((8, 8)))
-    found = scorer.logits(images, ["dog"], ["a {}", "one {}"])
+    found = scorer.text_features(["dog"], ["a {}", "one {}"])
     mean = encoder.encode_text(["a dog", "one dog"]).mean(0)
-    expected = encoder.logit_scale * images @ (mean / mean.norm())
-    np.testing.assert_allclose(found[:, 0], expected.numpy(), rtol=1e-5)
+    torch.testing.assert_close(found[0], mean / mean.norm())
 
 
 def test_a_phrase_beyond_the_text_limit_is_cut_off(encoder):
@@ -171,7 +168,7 @@ def test_a_model_of_open_clip_scores_as_it_does_alone(tmp_path):
     encoder = load_clip(f"local-dir:{tmp_path}", CPU, "CLIP.MODEL")
     scorer = ClipScorer(encoder, batch_size=2)
     given = patches((20, 30), (40, 12), (32, 32))
-    found = scorer.logits(scorer.image_features(given), NAMES)
+    found = scorer.logits(scorer.image_features(given), scorer.text_features(NAMES))
     with torch.no_grad():
         text_features = model.encode_text(
             open_clip.get_tokenizer("ViT-B-32", context_length=16)(NAMES), normalize=True

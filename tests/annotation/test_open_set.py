@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from semsam.annotation.build import build_labelers
 from semsam.annotation.open_set import OpenSetLabeler
@@ -74,6 +75,17 @@ def test_masks_of_several_photos_are_named_as_those_of_each_alone(labeler):
     assert together == [labeler.label([one])[0] for one in photos]
     names = {r["class_name"] for labels in together for r in labels.regions}
     assert len(names) > 2
+
+
+def test_names_do_not_depend_on_what_was_labelled_before(labeler, folder):
+    labeler.label([photo("a", 4)])
+    given = photo("b", 4, seed=1)
+    fresh = OpenSetLabeler(tiny_cfg(folder))
+    (labels,) = fresh.label([given])
+    assert labeler.label([given]) == [labels]
+    names = list({name for region in labels.regions for name in region["class_proposals"]})
+    found, expected = (each.scorer.text_features(names) for each in (labeler, fresh))
+    assert torch.equal(found, expected)
 
 
 def test_a_name_is_one_of_at_most_three_proposals(labeler):

@@ -27,16 +27,10 @@ def test_a_known_name_is_not_encoded_again():
     assert calls == [["a", "bb"], ["ccc"]]
 
 
-def test_the_names_that_were_asked_for_longest_ago_are_forgotten():
+def test_a_forgotten_name_is_encoded_again():
     calls = []
-    features = TextFeatures(counted(calls), Batches(8), limit=2)
+    features = TextFeatures(counted(calls), Batches(8))
     features(["a", "bb"])
-    features(["a", "ccc"])
-    features(["a"])
+    features.clear()
     features(["bb"])
-    assert calls == [["a", "bb"], ["ccc"], ["bb"]]
-
-
-def test_more_names_at_once_than_are_kept_are_all_answered():
-    features = TextFeatures(counted([]), Batches(2), limit=1)
-    assert features(["a", "bb", "ccc"])[:, 0].tolist() == [1, 2, 3]
+    assert calls == [["a", "bb"], ["bb"]]

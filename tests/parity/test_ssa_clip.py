@@ -34,6 +34,6 @@ def test_scores_and_proposals_of_each_mask_are_the_original_s(run):
     for mask, patch, feature in zip(run.trace, patches, features, strict=True):
         assert [*patch.shape[1:], 3] == mask["patch_small_shape"]
         names = mask["candidates"]
-        logits = scorer.logits(feature[None], names)[0]
+        logits = scorer.logits(feature[None], scorer.text_features(names))[0]
         np.testing.assert_allclose(logits, mask["clip_logits_sorted_by_name"], atol=1e-4)
         assert top_names(names, logits, mask["clip_topk"]) == mask["proposals"]
