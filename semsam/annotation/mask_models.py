@@ -98,6 +98,7 @@ class TransformersMasks(ImageFiles):
         crop_n_layers: layer i runs again on 2^i x 2^i crops; 0 for the whole image only.
         crop_n_points_downscale_factor: layer i has this ** i times fewer points a side.
         min_mask_region_area: smaller holes and islands, in pixels of the image, are removed.
+        dtype: of the weights; float16 on a GPU and float32 on a CPU if None.
 
     Raises:
         FileNotFoundError: if there is no such model; the message says how to place one.
@@ -117,10 +118,13 @@ class TransformersMasks(ImageFiles):
         crop_n_layers: int = 0,
         crop_n_points_downscale_factor: int = 2,
         min_mask_region_area: int = 100,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(images)
         self.device = resolve_device(device)
-        self.pipeline = _load_pipeline(model, self.device)
+        if dtype is None:
+            dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        self.pipeline = _load_pipeline(model, self.device, dtype)
         self.model = self.pipeline.model
         self.batches = Batches(points_per_batch, f"masks of '{model}'")
         self.min_mask_region_area = min_mask_region_area
@@ -178,15 +182,23 @@ class TransformersMasks(ImageFiles):
         }
 
 
-def _load_pipeline(model: str, device: torch.device) -> Any:
+def _load_pipeline(model: str, device: torch.device, dtype: torch.dtype) -> Any:
     from transformers import pipeline
 
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
     try:
-        return pipeline("mask-generation", model=model, device=device, dtype=dtype)
+        loaded = pipeline("mask-generation", model=model, device=device, dtype=dtype)
     except OSError as error:
         raise FileNotFoundError(
             f"no model for mask generation at '{model}': {str(error).splitlines()[0]} Give a "
             "folder with config.json, preprocessor_config.json and model.safetensors as "
             "ANNOTATION.MASKS.MODEL, or a name that the hub has and this machine can reach"
         ) from error
+    # The filters that follow the model take scores and boxes of one type, and boxes are float32.
+    loaded.model.register_forward_hook(_to_float32)
+    return loaded
+
+
+def _to_float32(model: Any, inputs: Any, output: Any) -> Any:
+    output["iou_scores"] = output["iou_scores"].float()
+    output["pred_masks"] = output["pred_masks"].float()
+    return output

@@ -16,8 +16,9 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,9 @@ class OutputFolder:
         # Every rank gives up, none waits for one that has.
         if problem := comm.broadcast(problem):
             raise ValueError(problem)
-        self._journal = {n: v for n, v in self._read("journal").items() if n in self._names}
-        comm.synchronize()
+        self._journal = {n: v for n, v in _read(self.folder, "journal").items() if n in self._names}
+        # A rank may be done hours before another.
+        self._ranks = comm.patient_group(timedelta(days=30))
 
     def result_path(self, name: str) -> Path:
         """The json of a photo."""
@@ -116,7 +118,12 @@ class OutputFolder:
             return False
 
     def write(
-        self, item: Item, result: dict[str, Any], labelled: int, picture: bytes | None = None
+        self,
+        item: Item,
+        result: dict[str, Any],
+        labelled: int,
+        image_size: tuple[int, int],
+        picture: bytes | None = None,
     ) -> None:
         """Leave a result; from any thread.
 
@@ -124,12 +131,14 @@ class OutputFolder:
             item: the photo.
             result: with ``annotations``.
             labelled: masks of which something could be said.
+            image_size: (H, W) of the photo.
             picture: a png.
 
         Raises:
             TypeError: if the result is not what json can hold.
             OSError: if it cannot be written.
         """
+        assert item.image is not None
         text = json.dumps(result, default=_plain).encode()
         if picture is not None:
             with atomic_write(self.picture_path(item.name), "wb") as file:
@@ -138,6 +147,9 @@ class OutputFolder:
             file.write(text)
         line = {
             "name": item.name,
+            "file_name": f"{item.name}{item.image.suffix}",
+            "height": image_size[0],
+            "width": image_size[1],
             "bytes": len(text),
             "inputs": item.file_sizes(),
             "masks": len(result["annotations"]),
@@ -162,7 +174,7 @@ class OutputFolder:
 
     def close(self) -> Summary:
         """Merge what the ranks wrote, when all have finished; the same on every rank."""
-        comm.synchronize()
+        comm.synchronize(self._ranks)
         summary = self._merge() if comm.is_main_process() else None
         return comm.broadcast(summary)
 
@@ -172,7 +184,7 @@ class OutputFolder:
         path = self.folder / MANIFEST_NAME
         if not resume:
             for kind in ("journal", "failures"):
-                for file in self._files(kind):
+                for file in _files(self.folder, kind):
                     file.unlink()
         elif path.is_file():
             try:
@@ -184,7 +196,7 @@ class OutputFolder:
             if differences:
                 told = "; ".join(differences[:8])
                 return f"the results in '{self.folder}' were made otherwise: {told}. Cure: {_CURE}"
-        elif self._files("journal"):
+        elif _files(self.folder, "journal"):
             return f"'{self.folder}' has results, but no '{MANIFEST_NAME}' says of what: {_CURE}"
         self._sweep()
         if not resume or not path.is_file():
@@ -201,15 +213,15 @@ class OutputFolder:
 
     def _merge(self) -> Summary:
         """One journal and one list of failures, in the order of names; what they say."""
-        journal, failures = self._read("journal"), self._read("failures")
+        journal, failures = _read(self.folder, "journal"), _read(self.folder, "failures")
         failures = {name: line for name, line in failures.items() if name not in journal}
         for kind, lines in (("journal", journal), ("failures", failures)):
-            target = self._path(kind, 0)
+            target = _path(self.folder, kind, 0)
             if lines:
                 with atomic_write(target) as file:
                     for name in sorted(lines):
                         file.write(json.dumps(lines[name]) + "\n")
-            for path in self._files(kind):
+            for path in _files(self.folder, kind):
                 if path != target or not lines:
                     path.unlink()
         finished = [line for name, line in journal.items() if name in self._names]
@@ -224,36 +236,63 @@ class OutputFolder:
             reasons=reasons.most_common(),
         )
 
-    def _path(self, kind: str, rank: int) -> Path:
-        return self.folder / (f"{kind}.rank{rank}.jsonl" if rank else f"{kind}.jsonl")
-
-    def _files(self, kind: str) -> list[Path]:
-        """What all ranks wrote, the first rank's before the others'."""
-        ranks = sorted(
-            int(found[1])
-            for path in self.folder.glob(f"{kind}.rank*.jsonl")
-            if (found := re.fullmatch(rf"{kind}\.rank(\d+)\.jsonl", path.name))
-        )
-        return [path for r in [0, *ranks] if (path := self._path(kind, r)).is_file()]
-
-    def _read(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Lines by name, the last of a name; for a broken line a photo is done again."""
-        lines: dict[str, dict[str, Any]] = {}
-        for path in self._files(kind):
-            for number, text in enumerate(path.read_bytes().splitlines(), 1):
-                try:
-                    line = json.loads(text)
-                    lines[line["name"]] = line
-                    if "withdrawn" in line:
-                        del lines[line["name"]]
-                except (ValueError, KeyError, TypeError):
-                    logger.warning("%s: line %d is broken, left out", path, number)
-        return lines
-
     def _append(self, kind: str, line: dict[str, Any]) -> None:
         text = json.dumps(line) + "\n"
-        with self._lock, open(self._path(kind, comm.get_rank()), "a", encoding="utf-8") as file:
+        with (
+            self._lock,
+            open(_path(self.folder, kind, comm.get_rank()), "a", encoding="utf-8") as file,
+        ):
             file.write(text)
+
+
+def read_results(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """What a run has left, in the order of names.
+
+    Yields:
+        The photo's line in the journal (``name``, ``file_name``, which is the photo's path in the
+        folder of images, ``height``, ``width``, ...), and its result.
+
+    Raises:
+        FileNotFoundError: if the folder has no journal, or a result is missing.
+        ValueError: if a result is damaged.
+    """
+    lines = _read(Path(folder), "journal")
+    if not lines:
+        raise FileNotFoundError(f"'{folder}' has no journal.jsonl with results of annotation")
+    for name in sorted(lines):
+        path = Path(folder) / f"{name}{RESULT_SUFFIX}"
+        if not _is_result(path):
+            raise ValueError(f"'{path}' is no json with annotations: annotate again to resume")
+        yield lines[name], json.loads(path.read_bytes())
+
+
+def _path(folder: Path, kind: str, rank: int) -> Path:
+    return folder / (f"{kind}.rank{rank}.jsonl" if rank else f"{kind}.jsonl")
+
+
+def _files(folder: Path, kind: str) -> list[Path]:
+    """What all ranks wrote, the first rank's before the others'."""
+    ranks = sorted(
+        int(found[1])
+        for path in folder.glob(f"{kind}.rank*.jsonl")
+        if (found := re.fullmatch(rf"{kind}\.rank(\d+)\.jsonl", path.name))
+    )
+    return [path for r in [0, *ranks] if (path := _path(folder, kind, r)).is_file()]
+
+
+def _read(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """Lines by name, the last of a name; for a broken line a photo is done again."""
+    lines: dict[str, dict[str, Any]] = {}
+    for path in _files(folder, kind):
+        for number, text in enumerate(path.read_bytes().splitlines(), 1):
+            try:
+                line = json.loads(text)
+                lines[line["name"]] = line
+                if "withdrawn" in line:
+                    del lines[line["name"]]
+            except (ValueError, KeyError, TypeError):
+                logger.warning("%s: line %d is broken, left out", path, number)
+    return lines
 
 
 def _is_result(path: Path) -> bool:

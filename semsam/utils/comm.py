@@ -7,6 +7,7 @@ say who this process is.
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
@@ -45,10 +46,18 @@ def is_main_process() -> bool:
     return get_rank() == 0
 
 
-def synchronize() -> None:
-    """Wait until every process arrives here."""
+def synchronize(group: Any = None) -> None:
+    """Wait until every process arrives here; as long as ``patient_group`` allows, if given."""
     if has_process_group():
-        dist.barrier()
+        dist.barrier(group)
+
+
+def patient_group(timeout: timedelta) -> Any:
+    """Every process, in a group whose members may come so much later than others; None for one.
+
+    All processes call this at one time, before the work that takes them unlike times.
+    """
+    return dist.new_group(backend="gloo", timeout=timeout) if has_process_group() else None
 
 
 def all_gather(value: Any) -> list[Any]:

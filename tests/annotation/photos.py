@@ -1,4 +1,4 @@
-"""Small photos with masks, and tiny random models that find some, written where a test wants."""
+"""Small photos with masks, written where a test wants them."""
 
 import json
 
@@ -59,52 +59,3 @@ def write_photos(folder, number=6):
     for index in range(number):
         write_photo(folder, f"photo_{index}", number=1 + index % 4, seed=index)
     return folder
-
-
-def write_transformers_sam(folder, seed=0):
-    """A SamModel of a few thousand random weights with its processor, as transformers saves."""
-    import torch
-    from transformers import (
-        SamConfig,
-        SamImageProcessor,
-        SamMaskDecoderConfig,
-        SamModel,
-        SamPromptEncoderConfig,
-        SamVisionConfig,
-    )
-
-    torch.manual_seed(seed)
-    config = SamConfig(
-        vision_config=SamVisionConfig(
-            hidden_size=16,
-            output_channels=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=64,
-            patch_size=8,
-            window_size=4,
-            global_attn_indexes=[0],
-            mlp_dim=16,
-            num_pos_feats=8,
-            initializer_range=0.2,
-        ),
-        prompt_encoder_config=SamPromptEncoderConfig(
-            hidden_size=16, image_size=64, patch_size=8, mask_input_channels=4
-        ),
-        mask_decoder_config=SamMaskDecoderConfig(
-            hidden_size=16, mlp_dim=16, num_attention_heads=2, iou_head_hidden_dim=16
-        ),
-        initializer_range=0.2,
-    )
-    model = SamModel(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape)
-    model.save_pretrained(folder)
-    SamImageProcessor(
-        size={"longest_edge": 64},
-        pad_size={"height": 64, "width": 64},
-        mask_size={"longest_edge": 16},
-        mask_pad_size={"height": 16, "width": 16},
-    ).save_pretrained(folder)
-    return str(folder)

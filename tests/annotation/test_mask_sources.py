@@ -15,7 +15,8 @@ from semsam.inference import AutomaticMaskGenerator
 from semsam.modeling import build_model
 
 from ..tiny import perturb, tiny_sam_cfg
-from .photos import SIZE, rectangles, write_photo, write_photos, write_transformers_sam
+from .photos import SIZE, rectangles, write_photo, write_photos
+from .sam_models import write_sam, write_sam2, write_sam3
 
 
 @pytest.fixture
@@ -242,7 +243,7 @@ def sam():
 
 @pytest.fixture(scope="module")
 def transformers_sam(tmp_path_factory):
-    return write_transformers_sam(tmp_path_factory.mktemp("sam"))
+    return write_sam(tmp_path_factory.mktemp("sam"))
 
 
 def test_a_generator_of_semsam_finds_masks_of_plain_images(images, sam):
@@ -260,12 +261,15 @@ def test_a_generator_of_bitmaps_is_rejected(images, sam):
         GeneratedMasks(images, AutomaticMaskGenerator(sam))
 
 
-def test_a_checkpoint_of_transformers_finds_masks(images, transformers_sam):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("write_model", [write_sam, write_sam2, write_sam3])
+def test_a_checkpoint_of_transformers_finds_masks(images, tmp_path, write_model, dtype):
     source = TransformersMasks(
-        *(images, transformers_sam, "cpu"),
+        *(images, write_model(tmp_path / "model"), "cpu"),
         points_per_side=3,
         pred_iou_thresh=-100,
         stability_score_thresh=-1,
+        dtype=dtype,
     )
     photo = source.load(source.items()[0])
     record = photo.annotations[0]

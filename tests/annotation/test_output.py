@@ -7,7 +7,7 @@ import pytest
 from semsam.annotation.mask_sources import Sa1bMasks
 from semsam.annotation.output import OutputFolder
 
-from .photos import write_photos
+from .photos import SIZE, write_photos
 
 MANIFEST = {"semsam": "1", "labelers": {"Clip": {"sha256": "aa"}}, "sizes": (1, 2)}
 RESULT = {"annotations": [{"class_name": "cat"}, {"class_name": None}]}
@@ -31,7 +31,7 @@ def files(folder):
 
 
 def test_a_finished_photo_is_known_after_a_restart(open_folder, items):
-    open_folder().write(items[0], RESULT, 1)
+    open_folder().write(items[0], RESULT, 1, SIZE)
     again = open_folder()
     assert [again.is_finished(item) for item in items] == [True, False, False]
     assert json.loads(again.result_path("photo_0").read_text()) == RESULT
@@ -40,7 +40,7 @@ def test_a_finished_photo_is_known_after_a_restart(open_folder, items):
 def test_a_half_written_missing_or_foreign_result_is_done_again(open_folder, items):
     folder = open_folder()
     for item in items:
-        folder.write(item, RESULT, 1)
+        folder.write(item, RESULT, 1, SIZE)
     path = folder.result_path("photo_0")
     path.write_bytes(path.read_bytes()[:-3])
     folder.result_path("photo_1").unlink()
@@ -51,7 +51,7 @@ def test_a_half_written_missing_or_foreign_result_is_done_again(open_folder, ite
 
 def test_a_photo_whose_result_is_lost_and_that_fails_now_is_a_failure(open_folder, items):
     folder = open_folder()
-    folder.write(items[0], RESULT, 1)
+    folder.write(items[0], RESULT, 1, SIZE)
     folder.result_path("photo_0").unlink()
     folder = open_folder()
     folder.fail(items[0], "read", "damaged")
@@ -61,15 +61,15 @@ def test_a_photo_whose_result_is_lost_and_that_fails_now_is_a_failure(open_folde
 
 def test_a_result_that_was_edited_by_hand_is_kept(open_folder, items):
     folder = open_folder()
-    folder.write(items[0], RESULT, 1)
+    folder.write(items[0], RESULT, 1, SIZE)
     folder.result_path("photo_0").write_text('{"annotations": [{"class_name": "dog"}]}')
     assert open_folder().is_finished(items[0])
 
 
 def test_a_picture_that_is_wanted_and_missing_is_made(open_folder, items):
     folder = open_folder()
-    folder.write(items[0], RESULT, 1)
-    folder.write(items[1], RESULT, 1, picture=b"png")
+    folder.write(items[0], RESULT, 1, SIZE)
+    folder.write(items[1], RESULT, 1, SIZE, picture=b"png")
     again = open_folder()
     assert not again.is_finished(items[0], with_picture=True)
     assert again.is_finished(items[1], with_picture=True)
@@ -78,12 +78,12 @@ def test_a_picture_that_is_wanted_and_missing_is_made(open_folder, items):
 def test_a_journal_line_that_was_cut_short_is_left_out_and_nothing_else(open_folder, items):
     folder = open_folder()
     for item in items[:2]:
-        folder.write(item, RESULT, 1)
+        folder.write(item, RESULT, 1, SIZE)
     journal = folder.folder / "journal.jsonl"
     os.truncate(journal, journal.stat().st_size - 5)
     again = open_folder()
     assert [again.is_finished(item) for item in items] == [True, False, False]
-    again.write(items[1], RESULT, 1)
+    again.write(items[1], RESULT, 1, SIZE)
     assert open_folder().is_finished(items[1])
 
 
@@ -107,7 +107,7 @@ def test_failures_are_replaced_and_vanish_when_the_photo_is_done(open_folder, it
 
     folder = open_folder()
     folder.fail(items[1], "Clip", "too small")
-    folder.write(items[0], RESULT, 1)
+    folder.write(items[0], RESULT, 1, SIZE)
     summary = folder.close()
     assert (summary.finished, summary.failed, summary.masks, summary.labelled) == (1, 1, 2, 1)
     lines = [json.loads(t) for t in (folder.folder / "failures.jsonl").read_text().splitlines()]
@@ -121,7 +121,7 @@ def test_failures_are_replaced_and_vanish_when_the_photo_is_done(open_folder, it
     ]
 
     folder = open_folder()
-    folder.write(items[1], RESULT, 1)
+    folder.write(items[1], RESULT, 1, SIZE)
     folder.close()
     assert not (folder.folder / "failures.jsonl").exists()
 
@@ -129,25 +129,25 @@ def test_failures_are_replaced_and_vanish_when_the_photo_is_done(open_folder, it
 def test_ranks_leave_the_folder_that_one_leaves(open_folder, items, tmp_path, monkeypatch):
     alone = open_folder()
     for item in items:
-        alone.write(item, RESULT, 1)
+        alone.write(item, RESULT, 1, SIZE)
     alone.close()
     expected = files(alone.folder)
 
     shared = OutputFolder(tmp_path / "shared", MANIFEST, items)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    shared.write(items[2], RESULT, 1)
+    shared.write(items[2], RESULT, 1, SIZE)
     shared.fail(items[1], "read", "first try")
-    shared.write(items[0], RESULT, 1)
+    shared.write(items[0], RESULT, 1, SIZE)
     assert (tmp_path / "shared" / "journal.rank1.jsonl").is_file()
     monkeypatch.delenv("RANK")
-    shared.write(items[1], RESULT, 1)
+    shared.write(items[1], RESULT, 1, SIZE)
     shared.close()
     assert files(tmp_path / "shared") == expected
 
 
 def test_other_settings_are_one_error_that_says_what_differs(open_folder, items):
-    open_folder().write(items[0], RESULT, 1)
+    open_folder().write(items[0], RESULT, 1, SIZE)
     other = {"semsam": "1", "labelers": {"Clip": {"sha256": "bb"}}, "device": "cpu"}
     with pytest.raises(ValueError, match="made otherwise") as error:
         open_folder(other)
@@ -161,7 +161,7 @@ def test_other_settings_are_one_error_that_says_what_differs(open_folder, items)
 
 def test_without_resuming_everything_is_done_again(open_folder, items):
     folder = open_folder()
-    folder.write(items[0], RESULT, 1)
+    folder.write(items[0], RESULT, 1, SIZE)
     folder.fail(items[1], "read", "damaged")
     again = open_folder({"semsam": "2"}, resume=False)
     assert not again.is_finished(items[0])
@@ -171,7 +171,7 @@ def test_without_resuming_everything_is_done_again(open_folder, items):
 
 def test_results_without_a_manifest_are_not_mixed_with_others(open_folder, items):
     folder = open_folder()
-    folder.write(items[0], RESULT, 1)
+    folder.write(items[0], RESULT, 1, SIZE)
     (folder.folder / "manifest.json").unlink()
     with pytest.raises(ValueError, match=r"no 'manifest\.json'"):
         open_folder()
@@ -179,8 +179,8 @@ def test_results_without_a_manifest_are_not_mixed_with_others(open_folder, items
 
 def test_numbers_of_numpy_are_written_and_other_objects_refused(open_folder, items):
     folder = open_folder()
-    folder.write(items[0], {"annotations": [], "x": np.float32(0.5), "y": np.arange(2)}, 0)
+    folder.write(items[0], {"annotations": [], "x": np.float32(0.5), "y": np.arange(2)}, 0, SIZE)
     assert json.loads(folder.result_path("photo_0").read_text())["y"] == [0, 1]
     with pytest.raises(TypeError, match="a result holds a set"):
-        folder.write(items[1], {"annotations": [], "x": {1}}, 0)
+        folder.write(items[1], {"annotations": [], "x": {1}}, 0, SIZE)
     assert not folder.result_path("photo_1").exists()

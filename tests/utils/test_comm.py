@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -16,7 +18,7 @@ def test_without_a_process_group_this_process_is_the_whole_world(monkeypatch):
     total = torch.ones(2, requires_grad=True)
     assert comm.all_reduce_sum(total).tolist() == [1, 1]
     assert not comm.all_reduce_sum(total).requires_grad
-    comm.synchronize()
+    comm.synchronize(comm.patient_group(timedelta(days=1)))
 
 
 def test_ranks_are_known_before_the_process_group_exists(monkeypatch):
@@ -36,7 +38,7 @@ def _collect(rank, folder):
         "sum": comm.all_reduce_sum(torch.tensor([1.0 + rank])).item(),
         "main": comm.is_main_process(),
     }
-    comm.synchronize()
+    comm.synchronize(comm.patient_group(timedelta(minutes=1)))
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

@@ -1,0 +1,300 @@
+"""Runs labellers over any number of photos: batched, resumable, and undisturbed by bad input."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from semsam.config import CfgNode
+from semsam.data.records import BadRecordError
+from semsam.modeling.build import resolve_device
+from semsam.utils import comm
+
+from .build import build_labelers, build_mask_source
+from .labelling import Annotated, Failure, annotate_photos, failure
+from .manifest import make_manifest, settings_of
+from .mask_sources import Item, MaskSource
+from .output import OutputFolder, Summary
+from .pictures import draw_result, encode_png
+from .records import MaskedPhoto
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+#: A photo of a group, whether it is still to be done, and its content, which is being read.
+Reading = tuple[Item, bool, Future[MaskedPhoto]]
+
+
+class AnnotationEngine:
+    """Labels masks of photos.
+
+    ::
+
+        engine = build_engine(cfg, "photos")
+        engine.run("results")
+
+    Args:
+        masks: photos with masks.
+        labelers: as ``LABELER`` describes them. Of a field that two give, or that the input has,
+            the first keeps the name; the other's is called ``"<class of the labeller>.<field>"``.
+        images_per_batch: photos that go through the labellers together; bounds memory.
+        num_threads: threads that read, and as many that write.
+        device: where the labellers' models lie, for the manifest: "auto", "cpu" or "cuda".
+        settings: what else the results depend on, for the manifest; what json can hold.
+
+    Raises:
+        ValueError: if there is no labeller, two are of one class, or a number is not positive.
+    """
+
+    def __init__(
+        self,
+        masks: MaskSource,
+        labelers: Sequence[Any],
+        images_per_batch: int = 4,
+        num_threads: int = 2,
+        device: str = "auto",
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.labelers = {type(labeler).__name__: labeler for labeler in labelers}
+        if not labelers or len(self.labelers) < len(labelers):
+            names = [type(labeler).__name__ for labeler in labelers]
+            raise ValueError(f"labellers are one or more, each of its own class, got {names}")
+        if min(images_per_batch, num_threads) < 1:
+            raise ValueError(
+                f"images_per_batch and num_threads are at least 1, got {images_per_batch}, "
+                f"{num_threads}"
+            )
+        self.masks = masks
+        self.images_per_batch = images_per_batch
+        self.num_threads = num_threads
+        self.device = resolve_device(device)
+        self.settings = settings or {}
+
+    def annotate(self, photo: MaskedPhoto) -> dict[str, Any]:
+        """Label the masks of one photo.
+
+        Returns:
+            The photo's fields and annotations, with those of the labellers.
+
+        Raises:
+            BadRecordError: if a labeller fails; the message names it and says why.
+        """
+        done = self.annotate_batch([photo])[0]
+        if isinstance(done, Failure):
+            raise BadRecordError(f"{photo.name}: {done.stage}: {done.reason}")
+        return done.result
+
+    def annotate_batch(self, photos: Sequence[MaskedPhoto]) -> list[Annotated | Failure]:
+        """Label the masks of some photos, which go through each model together.
+
+        See ``semsam.annotation.labelling.annotate_photos``.
+        """
+        return annotate_photos(self.labelers, photos)
+
+    def run(self, output_dir: str | Path, resume: bool = True, save_img: bool = False) -> Summary:
+        """Label all photos, and leave a json of each in a folder.
+
+        Photos are grouped in their order, whatever has been done of them, and a rank takes every
+        ``world_size``-th group; finished photos of an unfinished group go through the models again.
+        So results do not depend on interruptions and on the number of ranks, also where a model
+        rounds differently in batches of another size. A photo that cannot be done is noted in
+        ``failures.jsonl``, and tried again by the next run.
+
+        Args:
+            output_dir: see ``semsam.annotation.output``.
+            resume: go on with what is there.
+            save_img: leave a picture of each photo too.
+
+        Returns:
+            What the folder holds of all photos; the same on every rank.
+
+        Raises:
+            FileNotFoundError: if there is no photo.
+            ValueError: if the folder's results were made with something else.
+            RuntimeError: if no mask of any photo was labelled; the message says why.
+            OSError: if results cannot be written.
+        """
+        items = self.masks.items()
+        output = OutputFolder(output_dir, self.manifest(), items, resume)
+        groups = [
+            [(item, not output.is_finished(item, save_img)) for item in group]
+            for group in self._groups(items)
+        ]
+        groups = [group for group in groups if any(pending for _, pending in group)]
+        number = sum(pending for group in groups for _, pending in group)
+        logger.info(
+            "%d photos on %d ranks; %d to do on this one", len(items), comm.get_world_size(), number
+        )
+        with _Writer(output, self.num_threads, save_img) as writer, _progress(number) as bar:
+            masks, start = 0, time.perf_counter()
+            for group in self._read_ahead(groups):
+                masks += self._do(group, writer)
+                rate = masks / (time.perf_counter() - start)
+                bar.set_postfix_str(f"{rate:.1f} masks/s", refresh=False)
+                bar.update(sum(pending for _, pending, _ in group))
+        summary = output.close()
+        _check(summary)
+        return summary
+
+    def manifest(self) -> dict[str, Any]:
+        """What decides the results; see ``semsam.annotation.manifest``."""
+        return make_manifest(self.masks, self.labelers, self.device.type, self.settings)
+
+    def _groups(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """This rank's groups."""
+        size = self.images_per_batch
+        starts = range(0, len(items), size)
+        return [
+            items[start : start + size]
+            for start in starts[comm.get_rank() :: comm.get_world_size()]
+        ]
+
+    def _read_ahead(self, groups: list[list[tuple[Item, bool]]]) -> Iterator[list[Reading]]:
+        """Groups with photos, of which the next group's are being read meanwhile."""
+        pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="read")
+        try:
+            ahead: deque[list[Reading]] = deque()
+            for group in groups:
+                ahead.append([(i, p, pool.submit(self.masks.read, i)) for i, p in group])
+                if len(ahead) > 1:
+                    yield ahead.popleft()
+            yield from ahead
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _do(self, group: list[Reading], writer: _Writer) -> int:
+        """Label a group of photos; the number of their masks."""
+        found: list[tuple[Item, bool, MaskedPhoto]] = []
+        for item, pending, future in group:
+            photo = _attempt("read", future.result)
+            if isinstance(photo, MaskedPhoto):
+                photo = _attempt("masks", partial(self.masks.find_masks, photo))
+            if isinstance(photo, MaskedPhoto):
+                found.append((item, pending, photo))
+            elif pending:
+                writer.fail(item, photo)
+        if not any(pending for _, pending, _ in found):
+            return 0
+        results = self.annotate_batch([photo for _, _, photo in found])
+        for (item, pending, photo), done in zip(found, results, strict=True):
+            if pending and isinstance(done, Failure):
+                writer.fail(item, done)
+            elif pending and isinstance(done, Annotated):
+                writer.write(item, photo, done)
+        return sum(len(photo.annotations) for _, _, photo in found)
+
+
+class _Writer:
+    """Threads that draw and write; a few photos may wait for them, then the caller does."""
+
+    def __init__(self, output: OutputFolder, num_threads: int, save_img: bool) -> None:
+        self.output = output
+        self.save_img = save_img
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="write")
+        self._waiting: deque[Future[None]] = deque()
+        self._max_waiting = 4 * num_threads
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type | None, value: object, traceback: TracebackType | None) -> None:
+        self._pool.shutdown()
+        while self._waiting and kind is None:
+            self._waiting.popleft().result()
+
+    def write(self, item: Item, photo: MaskedPhoto, done: Annotated) -> None:
+        """Write a result as soon as a thread is free.
+
+        Raises:
+            OSError: if an earlier one could not be written.
+        """
+        self._waiting.append(self._pool.submit(self._write, item, photo, done))
+        while len(self._waiting) > self._max_waiting:
+            self._waiting.popleft().result()
+
+    def fail(self, item: Item, why: Failure) -> None:
+        """Note a failure."""
+        self.output.fail(item, why.stage, why.reason)
+
+    def _write(self, item: Item, photo: MaskedPhoto, done: Annotated) -> None:
+        try:
+            picture = encode_png(draw_result(photo, done.names)) if self.save_img else None
+            self.output.write(item, done.result, done.labelled, photo.image.shape[:2], picture)
+        except OSError:
+            # No place on the disk, say: the others could not be written either.
+            raise
+        except Exception as error:
+            self.fail(item, failure("write", error))
+
+
+def build_engine(cfg: CfgNode, images: str | Path) -> AnnotationEngine:
+    """The engine that ``cfg.ANNOTATION`` describes, its models loaded.
+
+    Args:
+        cfg: the configuration.
+        images: a folder, or one image.
+
+    Raises:
+        ValueError: if a name is not registered, or a key has no value that is needed.
+    """
+    node = cfg.ANNOTATION
+    return AnnotationEngine(
+        build_mask_source(cfg, images),
+        build_labelers(cfg),
+        images_per_batch=node.IMAGES_PER_BATCH,
+        num_threads=node.NUM_THREADS,
+        device=cfg.MODEL.DEVICE,
+        settings=settings_of(node),
+    )
+
+
+def _attempt(stage: str, function: Callable[[], T]) -> T | Failure:
+    try:
+        return function()
+    except Exception as error:
+        return failure(stage, error)
+
+
+def _progress(total: int) -> tqdm:
+    """A bar with images/s and the time left; written seldom where it goes to a file."""
+    return tqdm(
+        total=total,
+        desc="annotation",
+        unit="image",
+        mininterval=0.2 if sys.stderr.isatty() else 30.0,
+        disable=not comm.is_main_process(),
+    )
+
+
+def _check(summary: Summary) -> None:
+    """Log what a run has come to; raise if it is nothing."""
+    logger.info(
+        "%d of %d photos have a result, with labels of %d of %d masks; %d failed",
+        summary.finished,
+        summary.photos,
+        summary.labelled,
+        summary.masks,
+        summary.failed,
+    )
+    if summary.labelled:
+        return
+    if summary.reasons:
+        reason, number = summary.reasons[0]
+        why = (
+            f"{summary.failed} of {summary.photos} photos failed, {number} of them with '{reason}'"
+        )
+    elif not summary.masks:
+        why = f"none of the {summary.photos} photos has a mask"
+    else:
+        why = f"the labellers had nothing to say of any of the {summary.masks} masks"
+    raise RuntimeError(f"nothing was labelled: {why}")

@@ -1,0 +1,224 @@
+"""What a folder of results says, in numbers and in a page for human review."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from semsam.data.records import BadRecordError
+from semsam.utils.file_io import atomic_write
+from semsam.utils.visualizer import distinct_color
+
+from .mask_sources import Item, read_image
+from .output import read_results
+from .pictures import draw_result
+from .records import MaskedPhoto
+
+_MAX_ROWS = 40
+_MAX_SIDE = 720
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
+  color: #1c1c22; background: #fff; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
+table { border-collapse: collapse; } td, th { padding: .15rem .7rem; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.bar { width: 22rem; } td.bar div { background: #5b7fd6; height: .8rem; border-radius: 2px; }
+figure { margin: 1.5rem 0; display: grid; grid-template-columns: minmax(0, 3fr) 2fr; gap: 1rem; }
+figure img { max-width: 100%; max-height: 36rem; border-radius: 4px; }
+figcaption { font-size: 13px; overflow: auto; }
+@media (max-width: 45rem) { figure { grid-template-columns: 1fr; } }
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Labels of a folder of results.
+
+    Attributes:
+        photos: that have a result.
+        masks: of all photos.
+        named: masks with a name, for each field of names: ``class_name``, and
+            ``LABELER.class_name`` of further labellers.
+        counts: how often each name was given, for each field, the most frequent first.
+        agreement: for each pair of fields the masks to which both give a name, and to how many of
+            them the same one but for capitals.
+        fallbacks: masks whose name is a fallback (``class_fallback``), for lack of a better one.
+    """
+
+    photos: int
+    masks: int
+    named: dict[str, int]
+    counts: dict[str, list[tuple[str, int]]]
+    agreement: dict[tuple[str, str], tuple[int, int]]
+    fallbacks: int
+
+
+def report_labels(results: str | Path) -> Report:
+    """Count the labels of a folder of results.
+
+    Raises:
+        FileNotFoundError: if there are no results.
+        ValueError: if one is damaged.
+    """
+    photos = masks = fallbacks = 0
+    counts: dict[str, Counter[str]] = {}
+    pairs: dict[tuple[str, str], list[int]] = {}
+    for _, result in read_results(results):
+        photos += 1
+        masks += len(result["annotations"])
+        for region in result["annotations"]:
+            fallbacks += any(
+                value for key, value in region.items() if _is_field(key, "class_fallback")
+            )
+            names = {k: v for k, v in region.items() if _is_field(k, "class_name")}
+            for field, name in names.items():
+                counter = counts.setdefault(field, Counter())
+                if name is not None:
+                    counter[name] += 1
+            for first, second in itertools.combinations(names, 2):
+                one, other = names[first], names[second]
+                if one is not None and other is not None:
+                    pair = pairs.setdefault((first, second), [0, 0])
+                    pair[0] += 1
+                    pair[1] += one.casefold() == other.casefold()
+    return Report(
+        photos=photos,
+        masks=masks,
+        named={field: counter.total() for field, counter in counts.items()},
+        counts={field: counter.most_common() for field, counter in counts.items()},
+        agreement={fields: (both, same) for fields, (both, same) in pairs.items()},
+        fallbacks=fallbacks,
+    )
+
+
+def write_review_sheet(
+    results: str | Path, images: str | Path, path: str | Path, num_photos: int = 24
+) -> Report:
+    """Write a page with label counts, agreement and a sample of pictures; it needs no other file.
+
+    Args:
+        results: as ``AnnotationEngine.run`` leaves it.
+        images: the folder of photos that was annotated, or the one photo.
+        path: the html file.
+        num_photos: pictures, of photos that are evenly spread over those with masks.
+
+    Returns:
+        What the page says in numbers.
+
+    Raises:
+        FileNotFoundError: if there are no results.
+        ValueError: if one is damaged, or the number is not positive.
+    """
+    if num_photos < 1:
+        raise ValueError(f"a sheet shows at least one photo, got {num_photos}")
+    report = report_labels(results)
+    masked = [line["name"] for line, result in read_results(results) if result["annotations"]]
+    rows = np.linspace(0, len(masked) - 1, min(num_photos, len(masked))).round().astype(int)
+    sample = {masked[row] for row in rows.tolist()}
+    parts = [*_summary(report)]
+    for field, counts in report.counts.items():
+        parts += [f"<h2>{escape(field)}</h2>", _count_table(counts)]
+    parts.append("<h2>Sample</h2>")
+    for line, result in read_results(results):
+        if line["name"] in sample:
+            parts.append(_figure(Path(images), line, result["annotations"]))
+    title = f"Labels of {report.photos} photos"
+    with atomic_write(path) as file:
+        file.write(
+            f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
+            '<meta name="viewport" content="width=device-width">\n'
+            f"<style>{_STYLE}</style>\n<h1>{title}</h1>\n" + "\n".join(parts) + "\n</html>\n"
+        )
+    return report
+
+
+def _summary(report: Report) -> Iterable[str]:
+    yield f"<p>{report.masks} masks in {report.photos} photos.</p><ul>"
+    for field, named in report.named.items():
+        yield (
+            f"<li>{escape(field)}: {_share(named, report.masks)} of the masks have a name, "
+            f"{len(report.counts[field])} different ones.</li>"
+        )
+    if report.fallbacks:
+        yield f"<li>{_share(report.fallbacks, report.masks)} of the names are fallbacks.</li>"
+    for (first, second), (both, same) in report.agreement.items():
+        yield (
+            f"<li>{escape(first)} and {escape(second)} agree on {_share(same, both)} of the {both} "
+            "masks that both name.</li>"
+        )
+    yield "</ul>"
+
+
+def _count_table(counts: Sequence[tuple[str, int]]) -> str:
+    rows = []
+    for name, number in counts[:_MAX_ROWS]:
+        width = 100 * number / counts[0][1]
+        rows.append(
+            f'<tr><td>{escape(name)}</td><td class="number">{number}</td>'
+            f'<td class="bar"><div style="width:{width:.1f}%"></div></td></tr>'
+        )
+    if len(counts) > _MAX_ROWS:
+        rest = sum(number for _, number in counts[_MAX_ROWS:])
+        rows.append(
+            f"<tr><td><i>{len(counts) - _MAX_ROWS} others</i></td>"
+            f'<td class="number">{rest}</td><td></td></tr>'
+        )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _figure(images: Path, line: dict[str, Any], annotations: list[dict[str, Any]]) -> str:
+    """A picture, and beside it what is said of each mask."""
+    names = [_shown_name(region) for region in annotations]
+    rows = []
+    for number, (name, region) in enumerate(zip(names, annotations, strict=True), 1):
+        others = [
+            f"{key.removesuffix('.class_name')}: {value}"
+            for key, value in region.items()
+            if key.endswith(".class_name")
+        ]
+        proposals = region.get("class_proposals") or []
+        more = "; ".join([", ".join(map(str, proposals)), *others]).strip("; ")
+        colour = "rgb({}, {}, {})".format(*distinct_color(number - 1))
+        rows.append(
+            f'<tr><td style="border-left: .6rem solid {colour}">{number}</td>'
+            f"<td>{escape(name)}</td><td>{escape(more)}</td></tr>"
+        )
+    path = images / line["file_name"] if images.is_dir() else images
+    try:
+        image = read_image(Item(line["name"], path))
+        picture = draw_result(MaskedPhoto(line["name"], image, annotations), names, _MAX_SIDE)
+        shown = f'<img alt="{escape(line["name"])}" src="{_as_url(picture)}">'
+    except (BadRecordError, ValueError) as error:
+        shown = f"<p>{escape(str(error))}</p>"
+    return (
+        f"<figure><div>{shown}</div><figcaption><b>{escape(line['file_name'])}</b>"
+        f"<table><tr><th></th><th>name</th><th>proposals</th></tr>{''.join(rows)}</table>"
+        "</figcaption></figure>"
+    )
+
+
+def _shown_name(region: dict[str, Any]) -> str:
+    return str(region.get("class_name") or region.get("caption") or "")
+
+
+def _as_url(picture: np.ndarray) -> str:
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def _is_field(key: str, field: str) -> bool:
+    return key == field or key.endswith(f".{field}")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "none"
