@@ -70,6 +70,29 @@ def vote(class_map: NDArray[np.integer], masks: RunLengthMasks) -> Votes:
     return Votes(classes, shares, np.ascontiguousarray(painted.T))
 
 
+def build_segmenters(cfg: CfgNode) -> list[Segmenter]:
+    """The segmenters of ``cfg.ANNOTATION.CLOSED_SET``, on ``MODEL.DEVICE``.
+
+    Raises:
+        ValueError: if there is none, not one label map a segmenter, or a map that does not fit.
+        RuntimeError: if a model cannot be loaded.
+    """
+    node = cfg.ANNOTATION.CLOSED_SET
+    names, maps = list(node.SEGMENTERS), list(node.LABEL_MAPS)
+    key = "ANNOTATION.CLOSED_SET.SEGMENTERS"
+    if not names:
+        raise ValueError(f"{key} names no segmenter")
+    if len(names) != len(maps):
+        raise ValueError(
+            f"ANNOTATION.CLOSED_SET.LABEL_MAPS needs one entry a segmenter ('' for the model's own "
+            f"names): {len(maps)} for {len(names)}"
+        )
+    return [
+        Segmenter(name, labels, cfg.MODEL.DEVICE, node.BATCH_SIZE, key)
+        for name, labels in zip(names, maps, strict=True)
+    ]
+
+
 @LABELER.register
 class ClosedSetLabeler:
     """Names each mask by the class that semantic segmenters see most in it.
@@ -85,27 +108,13 @@ class ClosedSetLabeler:
     @configurable
     def __init__(self, segmenters: Sequence[Segmenter]) -> None:
         if not segmenters:
-            raise ValueError("ANNOTATION.CLOSED_SET.SEGMENTERS names no segmenter")
+            raise ValueError("a labeller of closed sets needs a segmenter")
         self.segmenters = list(segmenters)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of ``__init__`` from ``cfg.ANNOTATION.CLOSED_SET`` and ``MODEL.DEVICE``.
-
-        Raises:
-            ValueError: if there is not one label map a segmenter.
-            RuntimeError: if a model cannot be loaded.
-        """
-        node = cfg.ANNOTATION.CLOSED_SET
-        names, maps = list(node.SEGMENTERS), list(node.LABEL_MAPS)
-        if len(names) != len(maps):
-            raise ValueError(
-                f"ANNOTATION.CLOSED_SET.LABEL_MAPS needs one entry a segmenter ('' for the model's "
-                f"own names): {len(maps)} for {len(names)}"
-            )
-        key, device = "ANNOTATION.CLOSED_SET.SEGMENTERS", cfg.MODEL.DEVICE
-        pairs = zip(names, maps, strict=True)
-        return {"segmenters": [Segmenter(*pair, device, node.BATCH_SIZE, key) for pair in pairs]}
+        """The segmenters of ``cfg.ANNOTATION.CLOSED_SET``; errors as of ``build_segmenters``."""
+        return {"segmenters": build_segmenters(cfg)}
 
     def label(self, photos: Sequence[MaskedPhoto]) -> list[Labels]:
         """Names of all masks of all photos.

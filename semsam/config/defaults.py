@@ -168,6 +168,8 @@ def _input() -> CN:
     node.MIN_SCALE = 0.99
     node.MAX_SCALE = 1.01
     node.FLIP_PROB = 0.5
+    # Training for semantic segmentation: brightness, contrast and saturation vary by this share.
+    node.COLOR_JITTER = 0.0
     # Evaluation: shortest side, with a cap on the longest.
     node.MIN_SIZE_TEST = 800
     node.MAX_SIZE_TEST = 1333

@@ -11,7 +11,9 @@ A record is a dict, detectron2's as far as that goes:
   ``category_id``, ``iscrowd``);
 - or ``height`` and ``width`` of the photo and ``regions``: a list of dicts with ``region_id``
   (int), ``bbox`` ([x0, y0, x1, y1], float pixels of the photo), ``phrases`` (captions of the
-  region, one or more) and, if known, ``segmentation`` (a COCO run-length code or polygons).
+  region, one or more) and, if known, ``segmentation`` (a COCO run-length code or polygons);
+- or ``sem_seg_file_name`` (a png with a class id in each pixel) and, where its ids are one too high
+  and 0 means nothing, ``reduce_zero_label``.
 """
 
 from __future__ import annotations
@@ -235,3 +237,24 @@ def _panoptic(record: dict[str, Any], size: tuple[int, int]) -> Annotations:
         raise ValueError(f"segments {missing} have no pixel in {record['pan_seg_file_name']}")
     classes = np.array([s["category_id"] for s in segments], dtype=np.int64)
     return Annotations(masks, classes, None)
+
+
+def decode_labels(record: dict[str, Any]) -> NDArray[np.integer]:
+    """The class of each pixel.
+
+    Args:
+        record: with ``sem_seg_file_name``.
+
+    Returns:
+        (H, W) ids as the file has them; with ``reduce_zero_label`` one less, and 0 becomes the
+        file type's highest number, 255.
+
+    Raises:
+        BadRecordError: if the file is missing, or no picture of one channel.
+    """
+    path = record["sem_seg_file_name"]
+    with blame(path), Image.open(path) as image:
+        labels = np.asarray(image)
+        if labels.ndim != 2:
+            raise BadRecordError(f"{path}: labels have one channel, not {labels.shape[2]}")
+    return labels - labels.dtype.type(1) if record.get("reduce_zero_label") else labels

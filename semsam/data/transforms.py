@@ -91,6 +91,23 @@ class Geometry:
         columns = nearest_pixels(self.source[1], self.resized[1])[left : left + inner_width]
         return (masks.flip() if self.flip else masks).resample(rows, columns, self.output)
 
+    def apply_labels(self, labels: NDArray[np.integer], padding: int) -> NDArray[np.integer]:
+        """Transform an (H, W) label map as PIL's nearest-neighbour filter would.
+
+        Args:
+            labels: of the source size.
+            padding: label of what is padded; the map's type must hold it.
+        """
+        if labels.shape != self.source:
+            raise ValueError(f"labels of {labels.shape} do not fit an image of {self.source}")
+        (top, left), (inner_height, inner_width) = self.offset, self.content
+        rows = nearest_pixels(self.source[0], self.resized[0])[top : top + inner_height]
+        columns = nearest_pixels(self.source[1], self.resized[1])[left : left + inner_width]
+        padded = np.full(self.output, padding, dtype=labels.dtype)
+        flipped = labels[:, ::-1] if self.flip else labels
+        padded[:inner_height, :inner_width] = flipped[np.ix_(rows, columns)]
+        return padded
+
     def apply_points(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
         """Move (..., 2) x, y in pixels; they may leave the output."""
         points = np.array(points, dtype=np.float64)

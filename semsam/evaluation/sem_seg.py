@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from semsam.config import CfgNode, configurable
 from semsam.data import MetadataCatalog
-from semsam.data.records import blame
+from semsam.data.records import decode_labels
 from semsam.utils import comm
 
 from .build import EVALUATOR
@@ -48,7 +47,6 @@ class SemSegEvaluator(DatasetEvaluator):
     Args:
         class_names: C names, in the order of their ids.
         ignore_label: of pixels that do not count.
-        reduce_zero_label: files of truth say 0 for nothing and 1 to C for classes (ADE20K).
         task: under which ``evaluate`` reports.
 
     Raises:
@@ -60,20 +58,18 @@ class SemSegEvaluator(DatasetEvaluator):
         self,
         class_names: Sequence[str],
         ignore_label: int = 255,
-        reduce_zero_label: bool = False,
         task: str = "sem_seg",
     ) -> None:
         self._names = list(class_names)
         if twice := [name for name, count in Counter(self._names).items() if count > 1]:
             raise ValueError(f"two classes are called '{twice[0]}'; results go by name")
         self._ignore_label = ignore_label
-        self._reduce_zero_label = reduce_zero_label
         self._task = task
         self.reset()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
-        """``stuff_classes``, ``ignore_label`` and ``reduce_zero_label`` of the metadata.
+        """``stuff_classes`` and ``ignore_label`` of the metadata.
 
         Raises:
             ValueError: if the dataset does not say what its classes are.
@@ -87,7 +83,6 @@ class SemSegEvaluator(DatasetEvaluator):
         return {
             "class_names": metadata.stuff_classes,
             "ignore_label": metadata.get("ignore_label", 255),
-            "reduce_zero_label": metadata.get("reduce_zero_label", False),
         }
 
     def reset(self) -> None:
@@ -103,8 +98,8 @@ class SemSegEvaluator(DatasetEvaluator):
         """Take in a batch.
 
         Args:
-            inputs: ``file_name``, and the truth as ``sem_seg`` ((H, W) labels) or in the png
-                ``sem_seg_file_name``.
+            inputs: ``file_name``, and the truth: ``sem_seg``, (H, W) labels, or what
+                ``decode_labels`` reads.
             outputs: ``sem_seg``, (H, W) class ids, each.
 
         Raises:
@@ -114,7 +109,8 @@ class SemSegEvaluator(DatasetEvaluator):
         """
         for record, output in zip(inputs, outputs, strict=True):
             try:
-                self._add(self._truth(record), _as_array(output["sem_seg"]))
+                truth = record["sem_seg"] if "sem_seg" in record else decode_labels(record)
+                self._add(_as_array(truth), _as_array(output["sem_seg"]))
             except ValueError as error:
                 raise type(error)(f"'{record['file_name']}': {error}") from error
 
@@ -134,15 +130,6 @@ class SemSegEvaluator(DatasetEvaluator):
             logger.info("'%s' by class, in percent:\n%s", self._task, format_table(classes))
         named = {f"IoU-{name}": value for name, value in classes["IoU"].items()}
         return {self._task: {**metrics, **named}}
-
-    def _truth(self, record: Mapping[str, Any]) -> NDArray[np.integer]:
-        if "sem_seg" in record:
-            return _as_array(record["sem_seg"])
-        path = record["sem_seg_file_name"]
-        with blame(path), Image.open(path) as image:
-            truth = np.asarray(image)
-        # In the file's own type 0 becomes 255, the label that is ignored.
-        return truth - truth.dtype.type(1) if self._reduce_zero_label else truth
 
     def _add(self, truth: NDArray[np.integer], found: NDArray[np.integer]) -> None:
         number = len(self._names)

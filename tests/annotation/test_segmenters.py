@@ -68,7 +68,7 @@ def test_maps_are_those_of_transformers_postprocessing(folders, kind):
 def test_classes_a_few_at_a_time_give_the_same_map(folders, monkeypatch):
     segmenter = Segmenter(folders["segformer"], device="cpu")
     expected = segmenter.segment([photo(80, 100)])[0]
-    monkeypatch.setattr(segmenters, "_SCORES_AT_ONCE", 2 * 80 * 100)
+    monkeypatch.setattr(segmenters, "_SCORES_AT_ONCE", 80 * 100)
     assert np.array_equal(segmenter.segment([photo(80, 100)])[0], expected)
 
 
@@ -101,3 +101,30 @@ def test_a_model_that_is_no_segmenter_is_an_error(tmp_path):
     hf.GPT2Model(config).save_pretrained(tmp_path)
     with pytest.raises(RuntimeError, match="cannot load"):
         Segmenter(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 6), (3, 1, 1), (300, 2, 3)])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_classes_that_win_nowhere_change_nothing(shape, align_corners):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(shape, generator=generator)
+    # All but a few classes far below.
+    scores[3:] -= 4
+    size = (19, 23)
+    enlarged = torch.nn.functional.interpolate(
+        scores[None], size=size, mode="bilinear", align_corners=align_corners
+    )
+    found = segmenters._best_class(scores, size, align_corners)
+    assert np.array_equal(found, enlarged[0].argmax(dim=0).numpy())
+    assert found.dtype == (np.uint8 if shape[0] <= 256 else np.int32)
+
+
+def test_a_class_that_wins_only_between_cells_is_found():
+    # First at one cell, first at the other, and second at both.
+    scores = torch.tensor([[[10.0, 0.0]], [[0.0, 10.0]], [[9.0, 9.0]]])
+    assert 2 in segmenters._best_class(scores, (1, 9), True)
+
+
+def test_scores_that_are_not_finite_are_an_error():
+    with pytest.raises(RuntimeError, match="not finite"):
+        segmenters._best_class(torch.full((2, 3, 3), float("nan")), (4, 4), True)

@@ -35,12 +35,13 @@ def cases():
 @pytest.mark.parametrize(("dataset", "expected"), cases())
 def test_metrics_are_those_of_the_original(dataset, expected):
     names = list(label_map(dataset).values())
-    evaluator = SemSegEvaluator(names, reduce_zero_label=dataset == "ade20k")
+    evaluator = SemSegEvaluator(names)
+    rule = {"reduce_zero_label": dataset == "ade20k"}
     truth_suffix, suffix = SUFFIXES[dataset]
     for path in sorted((EVAL / dataset / "pred").rglob(f"*{suffix}")):
         place = path.relative_to(EVAL / dataset / "pred")
         truth = EVAL / dataset / "gt" / place.with_name(place.name.replace(suffix, truth_suffix))
-        record = {"file_name": str(path), "sem_seg_file_name": str(truth)}
+        record = {"file_name": str(path), "sem_seg_file_name": str(truth), **rule}
         evaluator.process([record], [{"sem_seg": read_semantic_mask(path)}])
     found = evaluator.evaluate()["sem_seg"]
     metrics = expected["metrics"]

@@ -16,7 +16,14 @@ from semsam.data.datasets.region_classes import load_coco_classes, load_objects3
 from semsam.data.datasets.regions import RegionsTsv
 from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTsv
 from semsam.data.datasets.sa1b_captions import Sa1bCaptions
+from semsam.data.datasets.sem_seg import (
+    load_ade20k,
+    load_camvid,
+    load_cityscapes,
+    load_foggy_driving,
+)
 from semsam.data.datasets.visual_genome import load_visual_genome
+from semsam.data.label_maps import label_map
 
 _SA1B = {
     "mapper": "PromptableMapper",
@@ -32,6 +39,14 @@ _REGION_TYPES: dict[str, Callable[..., Records]] = {
     "v3det": load_v3det,
     "regions_tsv": RegionsTsv,
     "sa1b_captions": Sa1bCaptions,
+}
+_SEM_SEG = {"mapper": "SemSegMapper", "evaluator_type": "SemSegEvaluator"}
+#: Reader, and the label that does not count.
+_SEM_SEG_TYPES: dict[str, tuple[Callable[..., Records], int]] = {
+    "camvid": (load_camvid, 11),
+    "ade20k": (load_ade20k, 255),
+    "cityscapes": (load_cityscapes, 255),
+    "foggy_driving": (load_foggy_driving, 255),
 }
 
 #: name -> type and place under ``$SEMSAM_DATASETS``.
@@ -63,6 +78,12 @@ _NAMES = {
     "objects365_tsv_train_classes": "regions_tsv://{root}/objects365_tsv/train",
     "v3det_train_classes": "v3det://{root}/v3det?split=train",
     "v3det_val_classes": "v3det://{root}/v3det?split=val",
+    "camvid_train": "camvid://{root}/camvid?split=train",
+    "camvid_val": "camvid://{root}/camvid?split=val",
+    "camvid_test": "camvid://{root}/camvid?split=test",
+    "ade20k_val": "ade20k://{root}/ade20k?split=validation",
+    "cityscapes_val": "cityscapes://{root}/cityscapes?split=val",
+    "foggy_driving_test": "foggy_driving://{root}/foggy_driving?split=test",
 }
 
 
@@ -76,6 +97,9 @@ def _register() -> None:
     DatasetCatalog.register_type("coco_panoptic", load_coco_panoptic, **_COCO)
     for scheme, load in _REGION_TYPES.items():
         DatasetCatalog.register_type(scheme, load, **_REGIONS)
+    for scheme, (read, ignore_label) in _SEM_SEG_TYPES.items():
+        classes = {"stuff_classes": list(label_map(scheme).values()), "ignore_label": ignore_label}
+        DatasetCatalog.register_type(scheme, read, **_SEM_SEG, **classes)
     for name, url in _NAMES.items():
         DatasetCatalog.register(name, partial(_records, url))
         MetadataCatalog.get(name).set(**DatasetCatalog.metadata_of_type(url))

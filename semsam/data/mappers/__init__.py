@@ -2,3 +2,4 @@
 
 from .caption import CaptionMapper
 from .promptable import PromptableMapper
+from .sem_seg import SemSegMapper
