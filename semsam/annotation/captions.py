@@ -53,8 +53,8 @@ class BlipCaptioner:
     ) -> None:
         from transformers import BlipForConditionalGeneration, BlipProcessor
 
-        self._model = load_model(BlipForConditionalGeneration, name, key, device)
-        for layer in self._model.vision_model.encoder.layers:
+        self.model = load_model(BlipForConditionalGeneration, name, key, device)
+        for layer in self.model.vision_model.encoder.layers:
             layer.self_attn = _Attention(layer.self_attn)
         self._processor = load_processor(BlipProcessor, name, key)
         self._device = device
@@ -76,8 +76,8 @@ class BlipCaptioner:
                 for i in range(0, len(patches), self._vision_batch_size)
             ]
         )
-        config = self._model.config.text_config
-        ids = self._model.text_decoder.generate(
+        config = self.model.config.text_config
+        ids = self.model.text_decoder.generate(
             input_ids=torch.full((len(patches), 1), config.bos_token_id, device=self._device),
             encoder_hidden_states=images,
             encoder_attention_mask=torch.ones_like(images[..., 0], dtype=torch.int64),
@@ -91,4 +91,4 @@ class BlipCaptioner:
 
     def _encode(self, patches: Sequence[Tensor]) -> Tensor:
         pixels = pixel_values(self._processor.image_processor, patches)
-        return self._model.vision_model(pixels.to(self._device, self._model.dtype))[0]
+        return self.model.vision_model(pixels.to(self._device, self.model.dtype))[0]

@@ -50,23 +50,23 @@ class TransformersClip:
         from transformers import CLIPModel, CLIPProcessor
 
         self.device = device
-        self._model = load_model(CLIPModel, name, key, device)
+        self.model = load_model(CLIPModel, name, key, device)
         self._processor = load_processor(CLIPProcessor, name, key)
-        self._limit = self._model.config.text_config.max_position_embeddings
-        self.logit_scale = float(self._model.logit_scale.exp())
+        self._limit = self.model.config.text_config.max_position_embeddings
+        self.logit_scale = float(self.model.logit_scale.exp())
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """As ``ClipEncoder``."""
         tokens = tokenize(self._processor.tokenizer, texts, self._limit)
-        output = self._model.get_text_features(**tokens.to(self.device))
+        output = self.model.get_text_features(**tokens.to(self.device))
         return normalize(output.pooler_output.float(), dim=-1)
 
     @torch.inference_mode()
     def encode_images(self, patches: Sequence[Tensor]) -> Tensor:
         """As ``ClipEncoder``."""
         pixels = pixel_values(self._processor.image_processor, patches)
-        output = self._model.get_image_features(pixels.to(self.device, self._model.dtype))
+        output = self.model.get_image_features(pixels.to(self.device, self.model.dtype))
         return normalize(output.pooler_output.float(), dim=-1)
 
 
@@ -105,14 +105,14 @@ class OpenClip:
         except (OSError, ValueError, RuntimeError) as error:
             raise RuntimeError(f"{key}: cannot load '{name}': {error}") from error
         self.device = device
-        self._model: Any = model.requires_grad_(False).eval()
-        self.logit_scale = float(self._model.logit_scale.exp())
+        self.model: Any = model.requires_grad_(False).eval()
+        self.logit_scale = float(self.model.logit_scale.exp())
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """As ``ClipEncoder``."""
         tokens = self._tokenize(list(texts)).to(self.device)
-        return normalize(self._model.encode_text(tokens).float(), dim=-1)
+        return normalize(self.model.encode_text(tokens).float(), dim=-1)
 
     @torch.inference_mode()
     def encode_images(self, patches: Sequence[Tensor]) -> Tensor:
@@ -121,7 +121,7 @@ class OpenClip:
 
         pixels = torch.stack([self._preprocess(to_pil_image(patch.cpu())) for patch in patches])
         dtype = compute_dtype(self.device)
-        return normalize(self._model.encode_image(pixels.to(self.device, dtype)).float(), dim=-1)
+        return normalize(self.model.encode_image(pixels.to(self.device, dtype)).float(), dim=-1)
 
 
 def load_clip(name: str, device: torch.device, key: str) -> ClipEncoder:
@@ -149,14 +149,14 @@ class ClipScorer:
 
     def __init__(self, encoder: ClipEncoder, batch_size: int) -> None:
         self.device = encoder.device
-        self._encoder = encoder
+        self.encoder = encoder
         self._images = Batches(batch_size, "CLIP's image tower")
         texts = Batches(8 * batch_size, "CLIP's text tower")
         self._text_features = TextFeatures(encoder.encode_text, texts)
 
     def image_features(self, patches: Sequence[Tensor]) -> Tensor:
         """(N, D) features of N (3, h, w) uint8 patches, at least one."""
-        encoder = self._encoder
+        encoder = self.encoder
         return torch.stack(
             self._images.run(
                 lambda part: list(encoder.encode_images(part).unbind()), patches, self.device
@@ -182,7 +182,7 @@ class ClipScorer:
 
         A softmax over the texts gives probabilities.
         """
-        return (self._encoder.logit_scale * images @ texts.T).cpu().numpy()
+        return (self.encoder.logit_scale * images @ texts.T).cpu().numpy()
 
     def forget_names(self) -> None:
         """Encode every name anew from here on."""

@@ -50,9 +50,9 @@ class ClipLabeler:
         self.top_k = top_k
         self.threshold = threshold
         self._device = encoder.device
-        self._scorer = ClipScorer(encoder, batch_size)
-        self._texts = self._scorer.text_features(self.vocabulary, templates)
-        self._scorer.forget_names()
+        self.scorer = ClipScorer(encoder, batch_size)
+        self._texts = self.scorer.text_features(self.vocabulary, templates)
+        self.scorer.forget_names()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -87,8 +87,8 @@ class ClipLabeler:
         ]
         if not patches:
             return [Labels([]) for _ in photos]
-        features = self._scorer.image_features(patches)
-        logits = self._scorer.logits(features, self._texts)
+        features = self.scorer.image_features(patches)
+        logits = self.scorer.logits(features, self._texts)
         probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
         regions = iter([self._region(row) for row in probabilities])
         return [Labels([next(regions) for _ in photo.annotations]) for photo in photos]

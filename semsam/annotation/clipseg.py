@@ -39,7 +39,7 @@ class ClipSegDecider:
     ) -> None:
         from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
-        self._model = load_model(CLIPSegForImageSegmentation, name, key, device)
+        self.model = load_model(CLIPSegForImageSegmentation, name, key, device)
         processor = load_processor(CLIPSegProcessor, name, key)
         self._device = device
         self._tokenizer = processor.tokenizer
@@ -93,10 +93,10 @@ class ClipSegDecider:
         self._text_features.clear()
 
     def _encode_text(self, names: Sequence[str]) -> Tensor:
-        limit = self._model.config.text_config.max_position_embeddings
+        limit = self.model.config.text_config.max_position_embeddings
         tokens = tokenize(self._tokenizer, names, limit)
         with torch.inference_mode():
-            return self._model.clip.get_text_features(**tokens.to(self._device)).pooler_output
+            return self.model.clip.get_text_features(**tokens.to(self._device)).pooler_output
 
     def _encode_images(self, patches: Sequence[Tensor]) -> list[Tensor]:
         """(N, tokens, C) activations, one a layer of the decoder."""
@@ -107,10 +107,10 @@ class ClipSegDecider:
                 for patch in patches
             ]
         )
-        vision = self._model.clip.vision_model
-        wanted = list(self._model.extract_layers)
+        vision = self.model.clip.vision_model
+        wanted = list(self.model.extract_layers)
         found = {}
-        hidden = vision.pre_layrnorm(vision.embeddings(pixels.to(self._model.dtype)))
+        hidden = vision.pre_layrnorm(vision.embeddings(pixels.to(self.model.dtype)))
         for i, layer in enumerate(vision.encoder.layers[: max(wanted) + 1]):
             hidden = found[i] = layer(hidden, attention_mask=None)
         return [found[i] for i in wanted]
@@ -122,7 +122,7 @@ class ClipSegDecider:
         rows = torch.repeat_interleave(torch.tensor(counts)).to(self._device)
         # As many at once as there are patches, whatever the number of names.
         parts = [
-            self._model.decoder([a[part] for a in activations], text_part).logits
+            self.model.decoder([a[part] for a in activations], text_part).logits
             for part, text_part in zip(
                 rows.split(len(counts)), text.split(len(counts)), strict=True
             )

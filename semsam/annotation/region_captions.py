@@ -32,7 +32,7 @@ class RegionCaptionLabeler:
     def __init__(
         self, captioner: RegionCaptioner, num_beams: int | None = None, task: str | None = None
     ) -> None:
-        self._captioner = captioner
+        self.captioner = captioner
         self._num_beams = num_beams
         self._task = task
 
@@ -74,8 +74,8 @@ class RegionCaptionLabeler:
         records: list[dict[str, Any]] = [
             {"bbox": [x1, y1, x2 - x1, y2 - y1]} for x1, y1, x2, y2 in boxes.tolist()
         ]
-        self._captioner.set_image(photo.image)
-        self._captioner.caption_masks(records, num_beams=self._num_beams, task=self._task)
+        self.captioner.set_image(photo.image)
+        self.captioner.caption_masks(records, num_beams=self._num_beams, task=self._task)
         regions = [
             {"caption": r["caption"], "caption_score": round(r["caption_score"], 6)}
             for r in records
