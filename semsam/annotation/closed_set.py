@@ -127,7 +127,7 @@ class ClosedSetLabeler:
         Raises:
             ValueError: if a mask's code is damaged or not of its photo's size; names the photo.
         """
-        masks = [_read_masks(photo) for photo in photos]
+        masks = [read_masks(photo) for photo in photos]
         images = [photo.image for photo in photos]
         maps = [segmenter.segment(images) for segmenter in self.segmenters]
         return [
@@ -150,7 +150,12 @@ class ClosedSetLabeler:
         return Labels(regions, {"semantic_mask": encode_semantic_mask(votes[0].class_map)})
 
 
-def _read_masks(photo: MaskedPhoto) -> RunLengthMasks:
+def read_masks(photo: MaskedPhoto) -> RunLengthMasks:
+    """The masks of a photo.
+
+    Raises:
+        ValueError: if a code is damaged or not of the photo's size; names the photo.
+    """
     codes = [annotation["segmentation"] for annotation in photo.annotations]
     try:
         return RunLengthMasks.from_coco(codes, photo.image.shape[:2])

@@ -18,6 +18,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
+def vision_batch_size(batch_size: int, device: torch.device) -> int:
+    """Patches that a large vision tower takes at once: a CPU's cache holds those of a few."""
+    return batch_size if device.type == "cuda" else min(batch_size, 2)
+
+
 def load_model(loader: Any, name: str, key: str, device: torch.device) -> Any:
     """A model in evaluation mode on the device, without gradients.
 

@@ -282,6 +282,9 @@ def _annotation() -> CN:
     masks.CROP_N_POINTS_DOWNSCALE_FACTOR = 2
     masks.MIN_MASK_REGION_AREA = 100
     node.CLOSED_SET = _annotation_closed_set()
+    node.OPEN_SET = _annotation_open_set()
+    node.CLIP = _annotation_clip()
+    node.REGION_CAPTION = _annotation_region_caption()
     return node
 
 
@@ -296,4 +299,64 @@ def _annotation_closed_set() -> CN:
     node.LABEL_MAPS = ["coco_panoptic_refined"]
     # Photos that a segmenter takes at once.
     node.BATCH_SIZE = 4
+    return node
+
+
+def _annotation_open_set() -> CN:
+    """Names from captions and segmenters, chosen by CLIP and CLIPSeg (OpenSetLabeler)."""
+    node = CN()
+    # Each gives a mask one name; as in CLOSED_SET.
+    node.SEGMENTERS = ["shi-labs/oneformer_coco_swin_large", "shi-labs/oneformer_ade20k_swin_large"]
+    node.LABEL_MAPS = ["coco_panoptic_refined", "ade20k"]
+    # BLIP: a folder or a name on the hub.
+    node.CAPTIONER = "Salesforce/blip-image-captioning-large"
+    # Longest caption in tokens.
+    node.MAX_NEW_TOKENS = 20
+    # A package or a folder; "" takes en_core_web_sm, of whatever package provides it.
+    node.SPACY_MODEL = ""
+    # As CLIP.MODEL.
+    node.CLIP = "openai/clip-vit-large-patch14"
+    # A folder or a name on the hub.
+    node.CLIPSEG = "CIDAS/clipseg-rd64-refined"
+    # Names that CLIP lets through to CLIPSeg.
+    node.TOP_K = 3
+    # Patches that a model takes at once; 0 for 64 on a GPU and 16 on a CPU.
+    node.BATCH_SIZE = 0
+    # Photos that a segmenter takes at once.
+    node.SEGMENTER_BATCH_SIZE = 2
+    return node
+
+
+def _annotation_clip() -> CN:
+    """A vocabulary's names, by CLIP (ClipLabeler)."""
+    node = CN()
+    # A folder or a name on the hub; open_clip's are open_clip:ARCHITECTURE:WEIGHTS,
+    # hf-hub:OWNER/NAME and local-dir:FOLDER.
+    node.MODEL = "openai/clip-vit-large-patch14"
+    # Names, or .txt files with a name a line.
+    node.VOCABULARY = []
+    # Sentences with {} for the name; their features are averaged.
+    node.TEMPLATES = ["a photo of a {}."]
+    # Names that are listed for a mask, best first.
+    node.TOP_K = 3
+    # Probability among the vocabulary below which a mask is given no name.
+    node.THRESHOLD = 0.0
+    # Patches at once.
+    node.BATCH_SIZE = 32
+    return node
+
+
+def _annotation_region_caption() -> CN:
+    """Sentences about masks, by SCA (RegionCaptionLabeler)."""
+    node = CN()
+    # A model of the zoo, a yaml file, or the output folder of a training run.
+    node.MODEL = "sca-vit-h-gpt2-large-vg"
+    # A file or url; "" takes the model's own.
+    node.WEIGHTS = ""
+    # Of the search; 0 for the model's own.
+    node.NUM_BEAMS = 0
+    # "caption" or "recognition"; "" for the model's own.
+    node.TASK = ""
+    # Masks at once.
+    node.BATCH_SIZE = 64
     return node
