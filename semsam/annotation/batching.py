@@ -105,20 +105,6 @@ class Batches:
             )
 
 
-def in_batches(
-    function: Callable[[Sequence[Item]], Sequence[Result]],
-    items: Sequence[Item],
-    size: int,
-    device: torch.device | str | None = None,
-) -> list[Result]:
-    """Call a function on slices of at most ``size`` items, fewer where memory runs out.
-
-    The reduced size is forgotten afterwards; ``Batches`` remembers it. Arguments, result and errors
-    as for ``Batches.run``.
-    """
-    return Batches(size, getattr(function, "__name__", "a model")).run(function, items, device)
-
-
 def _call_on_part(
     function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], size: int
 ) -> tuple[Sequence[Item], Sequence[Result]]:

@@ -18,7 +18,7 @@ from semsam.data.semantic_mask import encode_semantic_mask
 
 from .build import LABELER
 from .records import Labels, MaskedPhoto
-from .segmenters import Segmenter
+from .segmenters import Segmenter, load_segmenters
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,11 @@ def build_segmenters(cfg: CfgNode) -> list[Segmenter]:
     """The segmenters of ``cfg.ANNOTATION.CLOSED_SET``, on ``MODEL.DEVICE``.
 
     Raises:
-        ValueError: if there is none, not one label map a segmenter, or a map that does not fit.
+        ValueError: as ``load_segmenters``.
         RuntimeError: if a model cannot be loaded.
     """
     node = cfg.ANNOTATION.CLOSED_SET
-    names, maps = list(node.SEGMENTERS), list(node.LABEL_MAPS)
-    key = "ANNOTATION.CLOSED_SET.SEGMENTERS"
-    if not names:
-        raise ValueError(f"{key} names no segmenter")
-    if len(names) != len(maps):
-        raise ValueError(
-            f"ANNOTATION.CLOSED_SET.LABEL_MAPS needs one entry a segmenter ('' for the model's own "
-            f"names): {len(maps)} for {len(names)}"
-        )
-    return [
-        Segmenter(name, labels, cfg.MODEL.DEVICE, node.BATCH_SIZE, key)
-        for name, labels in zip(names, maps, strict=True)
-    ]
+    return load_segmenters(node, "ANNOTATION.CLOSED_SET", cfg.MODEL.DEVICE, node.BATCH_SIZE)
 
 
 @LABELER.register

@@ -12,6 +12,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from semsam.data.records import BadRecordError, blame
+from semsam.data.run_length import to_coco_code
 from semsam.utils.file_io import write_json
 
 from .output import read_results
@@ -127,7 +128,7 @@ def import_coco(
             continue
         with blame(f"{reviewed}: {file_name}"):
             masks = [
-                (name, _to_code(code, line["height"], line["width"]))
+                (name, to_coco_code(code, (line["height"], line["width"])))
                 for name, code in photos.pop(file_name)
             ]
             regions = _corrected(result["annotations"], masks, field, counts)
@@ -187,7 +188,7 @@ def _is_unchanged(old: dict[str, Any], new: dict[str, Any]) -> bool:
     if old["counts"] == new["counts"]:
         return True
     outline = _outline(old)
-    return bool(outline) and _to_code(outline, *old["size"])["counts"] == new["counts"]
+    return bool(outline) and to_coco_code(outline, tuple(old["size"]))["counts"] == new["counts"]
 
 
 def _geometry(code: dict[str, Any]) -> dict[str, Any]:
@@ -195,25 +196,6 @@ def _geometry(code: dict[str, Any]) -> dict[str, Any]:
     x, y, width, height = map(int, coco_mask.toBbox(code))
     box = [x, y, max(0, width - 1), max(0, height - 1)]
     return {"segmentation": code, "area": int(coco_mask.area(code)), "bbox": box}
-
-
-def _to_code(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Polygons, counts or a code -> a json-ready code of the photo's size."""
-    if isinstance(segmentation, list):
-        if not segmentation:
-            raise ValueError("an annotation has no mask")
-        code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        code = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        code = dict(segmentation)
-    if list(code["size"]) != [height, width]:
-        raise ValueError(f"a mask is {list(code['size'])}, the photo {[height, width]}")
-    counts = code["counts"]
-    return {
-        "size": [height, width],
-        "counts": counts.decode() if isinstance(counts, bytes) else counts,
-    }
 
 
 def _outline(code: dict[str, Any]) -> list[list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from semsam.modeling.build import resolve_device
 
 from .batching import Batches
 from .build import MASK_SOURCE
-from .mask_sources import ImageFiles, with_masks
+from .mask_sources import ImageFiles
+from .pretrained import compute_dtype
 from .records import MaskedPhoto
 
 
@@ -77,7 +79,7 @@ class GeneratedMasks(ImageFiles):
             return self.generator.generate(photo.image)
 
         device = self.generator.predictor.model.device
-        return with_masks(photo, self.batches.attempt(generate, device))
+        return replace(photo, annotations=self.batches.attempt(generate, device))
 
 
 @MASK_SOURCE.register
@@ -98,7 +100,7 @@ class TransformersMasks(ImageFiles):
         crop_n_layers: layer i runs again on 2^i x 2^i crops; 0 for the whole image only.
         crop_n_points_downscale_factor: layer i has this ** i times fewer points a side.
         min_mask_region_area: smaller holes and islands, in pixels of the image, are removed.
-        dtype: of the weights; float16 on a GPU and float32 on a CPU if None.
+        dtype: of the weights; ``compute_dtype`` if None.
 
     Raises:
         FileNotFoundError: if there is no such model; the message says how to place one.
@@ -122,9 +124,7 @@ class TransformersMasks(ImageFiles):
     ) -> None:
         super().__init__(images)
         self.device = resolve_device(device)
-        if dtype is None:
-            dtype = torch.float16 if self.device.type == "cuda" else torch.float32
-        self.pipeline = _load_pipeline(model, self.device, dtype)
+        self.pipeline = _load_pipeline(model, self.device, dtype or compute_dtype(self.device))
         self.model = self.pipeline.model
         self.batches = Batches(points_per_batch, f"masks of '{model}'")
         self.min_mask_region_area = min_mask_region_area
@@ -165,7 +165,7 @@ class TransformersMasks(ImageFiles):
             self._record(np.asarray(torch.as_tensor(mask).cpu(), dtype=bool), float(score))
             for mask, score in zip(found["masks"], found["scores"], strict=True)
         ]
-        return with_masks(photo, [record for record in records if record["area"]])
+        return replace(photo, annotations=[record for record in records if record["area"]])
 
     def _record(self, mask: np.ndarray, score: float) -> dict[str, Any]:
         mask = np.ascontiguousarray(mask)

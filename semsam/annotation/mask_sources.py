@@ -7,16 +7,15 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from semsam.config import CfgNode, configurable
 from semsam.data.records import BadRecordError, LazyImage, blame
-from semsam.data.run_length import RunLengthMasks
+from semsam.data.run_length import RunLengthMasks, to_coco_code
 
 from .build import MASK_SOURCE
 from .records import MANIFEST_NAME, RESULT_SUFFIX, MaskedPhoto
@@ -229,12 +228,8 @@ class CocoMasks(MaskSource):
         with blame(item.name):
             annotations = [dict(annotation) for annotation in self._annotations[item.name]]
             for annotation in annotations:
-                code = annotation["segmentation"]
-                if isinstance(code, list):
-                    if not code:
-                        raise ValueError(f"annotation {annotation.get('id')} has no polygon")
-                    code = coco_mask.merge(coco_mask.frPyObjects(code, height, width))
-                    code["counts"] = code["counts"].decode()
+                with blame(f"{item.name}: annotation {annotation.get('id')}"):
+                    code = to_coco_code(annotation["segmentation"], (height, width))
                 annotation["segmentation"] = code
             fields = {"image": self._records[item.name]}
             return MaskedPhoto(item.name, image, check_annotations(annotations, image), fields)
@@ -281,8 +276,7 @@ def check_annotations(annotations: Any, image: np.ndarray) -> list[dict[str, Any
     ):
         code = annotation["segmentation"]
         if isinstance(code["counts"], list):
-            code = coco_mask.frPyObjects(code, height, width)
-            code["counts"] = code["counts"].decode()
+            code = to_coco_code(code, (height, width))
         x0, y0, x1, y1 = map(int, box)
         # As in segment-anything: from the first to the last pixel.
         filled = {"area": area, "bbox": [x0, y0, max(0, x1 - x0 - 1), max(0, y1 - y0 - 1)]}
@@ -293,11 +287,6 @@ def check_annotations(annotations: Any, image: np.ndarray) -> list[dict[str, Any
             raise ValueError(f"annotation {index}: 'bbox' is {box}, not four finite numbers")
         checked.append(annotation)
     return checked
-
-
-def with_masks(photo: MaskedPhoto, records: list[dict[str, Any]]) -> MaskedPhoto:
-    """The photo with the masks that a model found."""
-    return replace(photo, annotations=records)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -26,7 +26,7 @@ from .closed_set import read_masks, vote
 from .crops import LARGE, SMALL, cut, image_tensor, mask_in_patch, photo_boxes
 from .noun_phrases import NounPhrases
 from .records import Labels, MaskedPhoto
-from .segmenters import Segmenter
+from .segmenters import Segmenter, load_segmenters
 
 
 @dataclass
@@ -114,24 +114,15 @@ class OpenSetLabeler:
         """Arguments of ``__init__`` from ``cfg.ANNOTATION.OPEN_SET`` and ``MODEL.DEVICE``.
 
         Raises:
-            ValueError: if there is not one label map a segmenter.
+            ValueError: as ``load_segmenters``.
             RuntimeError: if a model cannot be loaded.
         """
         node, key = cfg.ANNOTATION.OPEN_SET, "ANNOTATION.OPEN_SET"
         device = resolve_device(cfg.MODEL.DEVICE)
         size = node.BATCH_SIZE or (64 if device.type == "cuda" else 16)
-        names, maps = list(node.SEGMENTERS), list(node.LABEL_MAPS)
-        if len(names) != len(maps):
-            raise ValueError(
-                f"{key}.LABEL_MAPS needs one entry a segmenter ('' for the model's own names): "
-                f"{len(maps)} for {len(names)}"
-            )
         return {
             "noun_phrases": NounPhrases(node.SPACY_MODEL),
-            "segmenters": [
-                Segmenter(*pair, str(device), node.SEGMENTER_BATCH_SIZE, f"{key}.SEGMENTERS")
-                for pair in zip(names, maps, strict=True)
-            ],
+            "segmenters": load_segmenters(node, key, str(device), node.SEGMENTER_BATCH_SIZE),
             "captioner": BlipCaptioner(
                 node.CAPTIONER, device, f"{key}.CAPTIONER", node.MAX_NEW_TOKENS, size
             ),

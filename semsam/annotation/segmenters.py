@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d, pad
 
+from semsam.config import CfgNode
 from semsam.modeling.build import resolve_device
 
 from .batching import Batches
@@ -112,6 +113,33 @@ class Segmenter:
             _best_class(one, size, self._align_corners)
             for one, (_, size) in zip(scores, items, strict=True)
         ]
+
+
+def load_segmenters(node: CfgNode, key: str, device: str, batch_size: int) -> list[Segmenter]:
+    """The models of ``SEGMENTERS``, each with its table of ``LABEL_MAPS``.
+
+    Args:
+        node: has both keys.
+        key: the node's own name, for messages.
+        device: as for ``Segmenter``.
+        batch_size: as for ``Segmenter``.
+
+    Raises:
+        ValueError: if there is none, not one label map a segmenter, or a map that does not fit.
+        RuntimeError: if a model cannot be loaded.
+    """
+    names, maps = list(node.SEGMENTERS), list(node.LABEL_MAPS)
+    if not names:
+        raise ValueError(f"{key}.SEGMENTERS names no segmenter")
+    if len(names) != len(maps):
+        raise ValueError(
+            f"{key}.LABEL_MAPS needs one entry a segmenter ('' for the model's own names): "
+            f"{len(maps)} for {len(names)}"
+        )
+    return [
+        Segmenter(name, labels, device, batch_size, f"{key}.SEGMENTERS")
+        for name, labels in zip(names, maps, strict=True)
+    ]
 
 
 def _best_class(scores: Tensor, size: tuple[int, int], align_corners: bool) -> NDArray[np.integer]:

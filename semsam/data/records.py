@@ -28,9 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pycocotools import mask as coco_mask
 
-from semsam.data.run_length import IntArray, RunLengthMasks
+from semsam.data.run_length import IntArray, RunLengthMasks, to_coco_code
 
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
@@ -192,10 +191,10 @@ def _region_masks(regions: list[dict[str, Any]], size: tuple[int, int]) -> RunLe
                 f"region {region['region_id']} has no 'segmentation' to learn masks from; to learn "
                 "captions alone set MODEL.CRITERION.NAME to ''"
             )
-        code = region["segmentation"]
-        if isinstance(code, list):
-            code = coco_mask.merge(coco_mask.frPyObjects(code, *size))
-        codes.append(code)
+        try:
+            codes.append(to_coco_code(region["segmentation"], size))
+        except ValueError as error:
+            raise ValueError(f"region {region['region_id']}: {error}") from None
     return RunLengthMasks.from_coco(codes, size)
 
 

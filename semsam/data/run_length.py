@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -263,6 +264,31 @@ def _from_flat(
     top = np.where(column == first[run], start[run] % height, 0)
     bottom = np.where(column == last[run], (stop[run] - 1) % height + 1, height)
     return RunLengthMasks(size, number, mask[run], column, top, bottom)
+
+
+def to_coco_code(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """A run-length code with its counts as text, as json holds it.
+
+    Args:
+        segmentation: as COCO has it: polygons, or a code with a list of counts, bytes or text.
+        size: (height, width) of the image, in which polygons are drawn.
+
+    Raises:
+        ValueError: if there is no polygon, or the code is of another size.
+    """
+    if isinstance(segmentation, list):
+        if not segmentation:
+            raise ValueError("a segmentation has no polygon")
+        code = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    elif isinstance(segmentation["counts"], list):
+        code = coco_mask.frPyObjects(segmentation, *size)
+    else:
+        code = segmentation
+    if tuple(code["size"]) != tuple(size):
+        raise ValueError(f"a mask is {list(code['size'])}, the image {list(size)}")
+    counts = code["counts"]
+    text = counts.decode() if isinstance(counts, bytes) else counts
+    return {"size": list(size), "counts": text}
 
 
 def _parse_counts(counts: str | bytes | Sequence[int]) -> IntArray:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from semsam.config import CfgNode
 from semsam.data.run_length import IntArray, RunLengthMasks
 
 #: What the padding of an image holds.
@@ -182,3 +183,11 @@ class ResizeShortestEdge:
             resized = [length * shrink for length in resized]
         height, width = (max(1, int(length + 0.5)) for length in resized)
         return Geometry(size, (height, width), (height, width))
+
+
+def read_geometry(node: CfgNode) -> dict[str, Any]:
+    """``jitter`` of training and ``resize`` of evaluation, as the keys of INPUT say."""
+    return {
+        "jitter": LargeScaleJitter(node.IMAGE_SIZE, node.MIN_SCALE, node.MAX_SCALE, node.FLIP_PROB),
+        "resize": ResizeShortestEdge(node.MIN_SIZE_TEST, node.MAX_SIZE_TEST),
+    }

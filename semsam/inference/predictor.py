@@ -56,8 +56,8 @@ class SemSamPredictor:
         model: as ``model_zoo.get`` gives it; it is put into evaluation mode.
         min_size: the shorter side of an image is resized to this before it enters the model; None
             for the model's own format.
-        dtype: what products are computed in: ``torch.bfloat16`` takes about half the time, for
-            masks that differ from those of float32 by a few pixels.
+        dtype: what products are computed in: ``torch.bfloat16`` takes less time, for masks that
+            differ from those of float32 by a few pixels.
 
     Raises:
         ValueError: if the size is not positive.

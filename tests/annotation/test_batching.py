@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from semsam.annotation.batching import Batches, in_batches
+from semsam.annotation.batching import Batches
 
 #: Bytes; more than any machine has.
 TOO_MUCH = 2**50
@@ -39,7 +39,7 @@ def numpy_squares(limit, calls):
 def test_a_batch_is_halved_until_it_fits_and_every_item_gets_its_result(squares, caplog):
     calls = []
     with caplog.at_level(logging.WARNING, "semsam"):
-        results = in_batches(squares(3, calls), range(10), 8, "cpu")
+        results = Batches(8).run(squares(3, calls), range(10), "cpu")
     assert results == [item**2 for item in range(10)]
     assert calls == [8, 4, 2, 2, 2, 2, 2]
     assert len(caplog.records) == 2
@@ -66,12 +66,12 @@ def test_the_memory_of_the_failed_call_is_free_before_the_next():
             torch.empty(TOO_MUCH, dtype=torch.uint8)
         return part
 
-    assert in_batches(function, [1, 2, 3], 4) == [1, 2, 3]
+    assert Batches(4).run(function, [1, 2, 3]) == [1, 2, 3]
 
 
 def test_one_item_that_is_too_much_is_the_callers_error():
     with pytest.raises(RuntimeError, match="memory"):
-        in_batches(torch_squares(0, []), range(4), 4)
+        Batches(4).run(torch_squares(0, []), range(4))
 
 
 def test_other_errors_are_not_retried():
@@ -82,7 +82,7 @@ def test_other_errors_are_not_retried():
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        in_batches(function, range(4), 4)
+        Batches(4).run(function, range(4))
     assert calls == [4]
 
 
@@ -92,7 +92,7 @@ def test_a_function_that_loses_a_result_is_named():
 
 
 def test_no_items_need_no_call():
-    assert in_batches(torch_squares(0, []), [], 4) == []
+    assert Batches(4).run(torch_squares(0, []), []) == []
 
 
 def test_a_size_of_zero_is_rejected():
@@ -108,4 +108,4 @@ def test_a_gpu_out_of_memory_is_halved_too():
         torch.empty(len(part) * free // 5, dtype=torch.uint8, device="cuda")
         return part
 
-    assert in_batches(function, range(16), 16, "cuda") == list(range(16))
+    assert Batches(16).run(function, range(16), "cuda") == list(range(16))

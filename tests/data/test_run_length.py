@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_codes
 
-from semsam.data.run_length import RunLengthMasks
+from semsam.data.run_length import RunLengthMasks, to_coco_code
 
 
 def random_masks(seed, number, height, width):
@@ -107,3 +107,22 @@ def test_a_window_holds_all_pixels_of_a_mask_and_no_others(turn):
 def test_the_window_of_a_mask_without_pixels_is_empty():
     masks = RunLengthMasks.from_bitmaps(np.zeros((1, 3, 3), dtype=bool))
     assert masks.window(0)[2].shape == (0, 0)
+
+
+def test_polygons_counts_and_text_of_a_mask_are_one_code():
+    mask = np.zeros((20, 30), dtype=np.uint8, order="F")
+    mask[5:15, 10:20] = 1
+    encoded = mask_codes.encode(mask)
+    text = {"size": [20, 30], "counts": encoded["counts"].decode()}
+    runs = np.diff(np.flatnonzero(np.diff(mask.ravel("F"), prepend=2, append=2)))
+    counts = {"size": [20, 30], "counts": runs.tolist()}
+    polygon = [[10, 5, 20, 5, 20, 15, 10, 15]]
+    for segmentation in (encoded, text, counts, polygon):
+        assert to_coco_code(segmentation, (20, 30)) == text
+
+
+def test_a_segmentation_that_is_no_mask_of_the_image_is_refused():
+    with pytest.raises(ValueError, match="no polygon"):
+        to_coco_code([], (20, 30))
+    with pytest.raises(ValueError, match=r"\[20, 30\], the image \[30, 20\]"):
+        to_coco_code({"size": [20, 30], "counts": [600]}, (30, 20))

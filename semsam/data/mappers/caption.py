@@ -13,7 +13,7 @@ from semsam.data.build import DATASET_MAPPER
 from semsam.data.records import BadRecordError, LazyImage, Regions, decode_regions
 from semsam.data.run_length import IntArray, RunLengthMasks
 from semsam.data.text_flip import flip_caption
-from semsam.data.transforms import Geometry, LargeScaleJitter, ResizeShortestEdge
+from semsam.data.transforms import Geometry, LargeScaleJitter, ResizeShortestEdge, read_geometry
 from semsam.structures import Boxes, Instances, Prompts, PromptTargets
 
 #: Boxes no wider or higher than this after the jitter, in pixels, are dropped.
@@ -69,10 +69,7 @@ class CaptionMapper:
         node = cfg.INPUT
         return {
             "is_train": is_train,
-            "jitter": LargeScaleJitter(
-                node.IMAGE_SIZE, node.MIN_SCALE, node.MAX_SCALE, node.FLIP_PROB
-            ),
-            "resize": ResizeShortestEdge(node.MIN_SIZE_TEST, node.MAX_SIZE_TEST),
+            **read_geometry(node),
             "num_prompts": node.NUM_PROMPTS,
             "learn_masks": bool(cfg.MODEL.CRITERION.NAME),
             "padding": [round(value) for value in cfg.MODEL.PIXEL_MEAN],

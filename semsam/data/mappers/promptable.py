@@ -18,7 +18,7 @@ from semsam.data.records import (
     decode_annotations,
 )
 from semsam.data.run_length import IntArray, RunLengthMasks
-from semsam.data.transforms import Geometry, LargeScaleJitter, ResizeShortestEdge
+from semsam.data.transforms import Geometry, LargeScaleJitter, ResizeShortestEdge, read_geometry
 from semsam.structures import Boxes, Instances, Prompts, PromptTargets
 
 
@@ -71,10 +71,7 @@ class PromptableMapper:
         node = cfg.INPUT
         return {
             "is_train": is_train,
-            "jitter": LargeScaleJitter(
-                node.IMAGE_SIZE, node.MIN_SCALE, node.MAX_SCALE, node.FLIP_PROB
-            ),
-            "resize": ResizeShortestEdge(node.MIN_SIZE_TEST, node.MAX_SIZE_TEST),
+            **read_geometry(node),
             "num_prompts": node.NUM_PROMPTS,
             "max_levels": cfg.MODEL.DECODER.NUM_TOKENS,
             "box_prompt_ratio": node.BOX_PROMPT_RATIO,

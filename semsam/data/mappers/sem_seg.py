@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 from semsam.config import CfgNode, configurable
 from semsam.data.build import DATASET_MAPPER
 from semsam.data.records import BadRecordError, LazyImage, decode_labels
-from semsam.data.transforms import LargeScaleJitter, ResizeShortestEdge
+from semsam.data.transforms import LargeScaleJitter, ResizeShortestEdge, read_geometry
 
 #: Label of what the jitter pads; like any label that is no class it is not learned.
 PADDING_LABEL = 255
@@ -56,10 +56,7 @@ class SemSegMapper:
         node = cfg.INPUT
         return {
             "is_train": is_train,
-            "jitter": LargeScaleJitter(
-                node.IMAGE_SIZE, node.MIN_SCALE, node.MAX_SCALE, node.FLIP_PROB
-            ),
-            "resize": ResizeShortestEdge(node.MIN_SIZE_TEST, node.MAX_SIZE_TEST),
+            **read_geometry(node),
             "color_jitter": node.COLOR_JITTER,
             "padding": [round(value) for value in cfg.MODEL.PIXEL_MEAN],
         }
