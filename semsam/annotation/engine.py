@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
-
-from tqdm import tqdm
 
 from semsam.config import CfgNode
 from semsam.data.records import BadRecordError
@@ -24,13 +20,16 @@ from .build import build_labelers, build_mask_source
 from .labelling import Annotated, Failure, annotate_photos, failure
 from .manifest import make_manifest, settings_of
 from .mask_sources import Item, MaskSource
-from .output import OutputFolder, Summary
+from .output import OutputFolder, ResultWriter, Summary, sole_run
 from .pictures import draw_result, encode_png
+from .progress import RunProgress, check_summary
 from .records import MaskedPhoto
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+#: Photos that go through the models together, and whether each is still to be done.
+Group = list[tuple[Item, bool]]
 #: A photo of a group, whether it is still to be done, and its content, which is being read.
 Reading = tuple[Item, bool, Future[MaskedPhoto]]
 
@@ -101,7 +100,13 @@ class AnnotationEngine:
         """
         return annotate_photos(self.labelers, photos)
 
-    def run(self, output_dir: str | Path, resume: bool = True, save_img: bool = False) -> Summary:
+    def run(
+        self,
+        output_dir: str | Path,
+        resume: bool = True,
+        save_img: bool = False,
+        parquet: bool = False,
+    ) -> Summary:
         """Label all photos, and leave a json of each in a folder.
 
         Photos are grouped in their order, whatever has been done of them, and a rank takes every
@@ -114,6 +119,7 @@ class AnnotationEngine:
             output_dir: see ``semsam.annotation.output``.
             resume: go on with what is there.
             save_img: leave a picture of each photo too.
+            parquet: move the jsons into parquet files when all is done.
 
         Returns:
             What the folder holds of all photos; the same on every rank.
@@ -121,45 +127,50 @@ class AnnotationEngine:
         Raises:
             FileNotFoundError: if there is no photo.
             ValueError: if the folder's results were made with something else.
-            RuntimeError: if no mask of any photo was labelled; the message says why.
+            RuntimeError: if no mask of any photo was labelled, and the message says why; or if
+                another run is writing to the folder.
             OSError: if results cannot be written.
         """
         items = self.masks.items()
-        output = OutputFolder(output_dir, self.manifest(), items, resume)
-        groups = [
-            [(item, not output.is_finished(item, save_img)) for item in group]
-            for group in self._groups(items)
-        ]
-        groups = [group for group in groups if any(pending for _, pending in group)]
-        number = sum(pending for group in groups for _, pending in group)
-        logger.info(
-            "%d photos on %d ranks; %d to do on this one", len(items), comm.get_world_size(), number
-        )
-        with _Writer(output, self.num_threads, save_img) as writer, _progress(number) as bar:
-            masks, start = 0, time.perf_counter()
-            for group in self._read_ahead(groups):
-                masks += self._do(group, writer)
-                rate = masks / (time.perf_counter() - start)
-                bar.set_postfix_str(f"{rate:.1f} masks/s", refresh=False)
-                bar.update(sum(pending for _, pending, _ in group))
-        summary = output.close()
-        _check(summary)
+        with sole_run(output_dir):
+            output = OutputFolder(output_dir, self.manifest(), items, resume)
+            own = make_groups(items, self.images_per_batch)[
+                comm.get_rank() :: comm.get_world_size()
+            ]
+            groups = pending_groups(own, output, save_img)
+            with RunProgress(groups, len(items)) as progress:
+                for photos, masks in self.annotate_groups(groups, output, save_img):
+                    progress.update(photos, masks)
+            summary = output.close(parquet)
+        check_summary(summary)
         return summary
+
+    def annotate_groups(
+        self, groups: Sequence[Group], output: ResultWriter, save_img: bool = False
+    ) -> Iterator[tuple[int, int]]:
+        """Label the photos of groups that are still to be done, and write their results.
+
+        Args:
+            groups: photos that go through the models together.
+            output: where results go; all are written when the iterator ends.
+            save_img: leave a picture of each photo too.
+
+        Yields:
+            For each group the number of its photos that were still to be done, and of its masks.
+
+        Raises:
+            OSError: if results cannot be written.
+            RuntimeError: if the GPU is in a state in which no further call can succeed.
+        """
+        with _WritingThreads(output, self.num_threads, save_img) as writer:
+            for group in self._read_ahead(groups):
+                yield sum(pending for _, pending, _ in group), self._do(group, writer)
 
     def manifest(self) -> dict[str, Any]:
         """What decides the results; see ``semsam.annotation.manifest``."""
         return make_manifest(self.masks, self.labelers, self.device.type, self.settings)
 
-    def _groups(self, items: Sequence[Item]) -> list[Sequence[Item]]:
-        """This rank's groups."""
-        size = self.images_per_batch
-        starts = range(0, len(items), size)
-        return [
-            items[start : start + size]
-            for start in starts[comm.get_rank() :: comm.get_world_size()]
-        ]
-
-    def _read_ahead(self, groups: list[list[tuple[Item, bool]]]) -> Iterator[list[Reading]]:
+    def _read_ahead(self, groups: Sequence[Group]) -> Iterator[list[Reading]]:
         """Groups with photos, of which the next group's are being read meanwhile."""
         pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="read")
         try:
@@ -172,7 +183,7 @@ class AnnotationEngine:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _do(self, group: list[Reading], writer: _Writer) -> int:
+    def _do(self, group: list[Reading], writer: _WritingThreads) -> int:
         """Label a group of photos; the number of their masks."""
         found: list[tuple[Item, bool, MaskedPhoto]] = []
         for item, pending, future in group:
@@ -194,17 +205,17 @@ class AnnotationEngine:
         return sum(len(photo.annotations) for _, _, photo in found)
 
 
-class _Writer:
+class _WritingThreads:
     """Threads that draw and write; a few photos may wait for them, then the caller does."""
 
-    def __init__(self, output: OutputFolder, num_threads: int, save_img: bool) -> None:
+    def __init__(self, output: ResultWriter, num_threads: int, save_img: bool) -> None:
         self.output = output
         self.save_img = save_img
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="write")
         self._waiting: deque[Future[None]] = deque()
         self._max_waiting = 4 * num_threads
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> _WritingThreads:
         return self
 
     def __exit__(self, kind: type | None, value: object, traceback: TracebackType | None) -> None:
@@ -237,6 +248,19 @@ class _Writer:
             self.fail(item, failure("write", error))
 
 
+def make_groups(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Cut the photos of a run into groups that go through the models together."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def pending_groups(
+    groups: Sequence[Sequence[Item]], output: OutputFolder, save_img: bool = False
+) -> list[Group]:
+    """Those groups in which a photo is still to be done; its result, if any, is forgotten."""
+    marked = [[(item, output.claim(item, save_img)) for item in group] for group in groups]
+    return [group for group in marked if any(pending for _, pending in group)]
+
+
 def build_engine(cfg: CfgNode, images: str | Path) -> AnnotationEngine:
     """The engine that ``cfg.ANNOTATION`` describes, its models loaded.
 
@@ -263,38 +287,3 @@ def _attempt(stage: str, function: Callable[[], T]) -> T | Failure:
         return function()
     except Exception as error:
         return failure(stage, error)
-
-
-def _progress(total: int) -> tqdm:
-    """A bar with images/s and the time left; written seldom where it goes to a file."""
-    return tqdm(
-        total=total,
-        desc="annotation",
-        unit="image",
-        mininterval=0.2 if sys.stderr.isatty() else 30.0,
-        disable=not comm.is_main_process(),
-    )
-
-
-def _check(summary: Summary) -> None:
-    """Log what a run has come to; raise if it is nothing."""
-    logger.info(
-        "%d of %d photos have a result, with labels of %d of %d masks; %d failed",
-        summary.finished,
-        summary.photos,
-        summary.labelled,
-        summary.masks,
-        summary.failed,
-    )
-    if summary.labelled:
-        return
-    if summary.reasons:
-        reason, number = summary.reasons[0]
-        why = (
-            f"{summary.failed} of {summary.photos} photos failed, {number} of them with '{reason}'"
-        )
-    elif not summary.masks:
-        why = f"none of the {summary.photos} photos has a mask"
-    else:
-        why = f"the labellers had nothing to say of any of the {summary.masks} masks"
-    raise RuntimeError(f"nothing was labelled: {why}")

@@ -46,7 +46,7 @@ def annotate_photos(
 ) -> list[Annotated | Failure]:
     """Label the masks of some photos, which go through each labeller together.
 
-    A labeller that fails is called again photo by photo. Labellers do not see photos without masks.
+    A labeller that fails is called again photo by photo.
 
     Args:
         labelers: by name, in the order in which they run. Of a field that two give, or that the
@@ -56,10 +56,10 @@ def annotate_photos(
     Raises:
         RuntimeError: if the GPU is in a state in which no further call can succeed.
     """
-    said: dict[int, dict[str, Labels]] = {i: {} for i, p in enumerate(photos) if p.annotations}
+    said: list[dict[str, Labels]] = [{} for _ in photos]
     failed: dict[int, Failure] = {}
     for name, labeler in labelers.items():
-        indices = [index for index in said if index not in failed]
+        indices = [index for index in range(len(photos)) if index not in failed]
         given = _label(name, labeler, [photos[index] for index in indices])
         for index, labels in zip(indices, given, strict=True):
             if isinstance(labels, Failure):
@@ -67,7 +67,7 @@ def annotate_photos(
             else:
                 said[index][name] = labels
     return [
-        failed[index] if index in failed else _merge(photo, said.get(index, {}))
+        failed[index] if index in failed else _merge(photo, said[index])
         for index, photo in enumerate(photos)
     ]
 

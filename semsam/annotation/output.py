@@ -2,14 +2,15 @@
 
 ``NAME_semantic.json`` appears whole or not at all, and a line in ``journal.jsonl`` follows it; a
 photo without a line, or whose file is not as its line says, is done again. ``failures.jsonl`` says
-which photos could not be done, and ``manifest.json`` what all were done with. Other ranks than the
-first write ``journal.rank1.jsonl`` and so on, which are merged when a run begins and when it ends:
-the same folder is left by one rank and by many, by an unbroken run and by one that was killed.
+which photos could not be done, and ``manifest.json`` what all were done with. Further workers write
+``journal.WORKER.jsonl`` and so on, which are merged when a run begins and when it ends: the same
+folder is left by one worker and by many, by an unbroken run and by one that was killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -27,7 +28,9 @@ import numpy as np
 from semsam.utils import comm
 from semsam.utils.file_io import atomic_write, write_json
 
+from .journal import journal_files, journal_path, merge_journal, read_journal
 from .mask_sources import Item
+from .parquet import PackedResults, pack_results
 from .records import MANIFEST_NAME, RESULT_SUFFIX
 
 logger = logging.getLogger(__name__)
@@ -35,7 +38,8 @@ logger = logging.getLogger(__name__)
 PICTURE_SUFFIX = RESULT_SUFFIX.removesuffix(".json") + ".png"
 #: What ``atomic_write`` leaves where a process is killed in it.
 _UNFINISHED = re.compile(
-    r"\.(.+_semantic\.(json|png)|manifest\.json|(journal|failures)\.jsonl)\.[^.]+"
+    r"\.(.+_semantic\.(json|png)|manifest\.json|(journal|failures)\.jsonl|"
+    r"results-\d+\.parquet)\.[^.]+"
 )
 _CURE = "go on with the old settings, name another folder, or start anew with --no-resume"
 
@@ -61,37 +65,18 @@ class Summary:
     reasons: list[tuple[str, int]]
 
 
-class OutputFolder:
-    """The folder that a run writes to; every rank opens it.
+class ResultWriter:
+    """Leaves results in a folder that an ``OutputFolder`` has made ready.
 
     Args:
-        folder: made if absent.
-        manifest: what the results are made with; what json can hold.
-        items: the photos of the run, those of all ranks.
-        resume: go on with what is there; else the journal starts anew, and results are replaced.
-
-    Raises:
-        ValueError: if the folder's results were made with something else; the message says what
-            differs.
+        folder: of the results.
+        worker: letters and digits that no other worker of the run is called by; "" for the first.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        manifest: dict[str, Any],
-        items: Sequence[Item],
-        resume: bool = True,
-    ) -> None:
+    def __init__(self, folder: str | Path, worker: str = "") -> None:
         self.folder = Path(folder)
-        self._names = {item.name for item in items}
+        self.worker = worker
         self._lock = threading.Lock()
-        problem = self._open(manifest, resume) if comm.is_main_process() else ""
-        # Every rank gives up, none waits for one that has.
-        if problem := comm.broadcast(problem):
-            raise ValueError(problem)
-        self._journal = {n: v for n, v in _read(self.folder, "journal").items() if n in self._names}
-        # A rank may be done hours before another.
-        self._ranks = comm.patient_group(timedelta(days=30))
 
     def result_path(self, name: str) -> Path:
         """The json of a photo."""
@@ -100,22 +85,6 @@ class OutputFolder:
     def picture_path(self, name: str) -> Path:
         """The picture of a photo."""
         return self.folder / f"{name}{PICTURE_SUFFIX}"
-
-    def is_finished(self, item: Item, with_picture: bool = False) -> bool:
-        """Whether a whole result of these very input files is there, by the sizes of the files.
-
-        A result that was edited since is taken for finished if it still is json with annotations.
-        """
-        line = self._journal.get(item.name)
-        if line is None or line["inputs"] != item.file_sizes():
-            return False
-        if with_picture and not self.picture_path(item.name).is_file():
-            return False
-        path = self.result_path(item.name)
-        try:
-            return path.stat().st_size == line["bytes"] or _is_result(path)
-        except OSError:
-            return False
 
     def write(
         self,
@@ -168,15 +137,95 @@ class OutputFolder:
         logger.warning("%s: %s: %s", item.name, stage, reason)
         line = {"name": item.name, "image": str(item.image), "stage": stage, "reason": reason}
         self._append("failures", line)
-        if item.name in self._journal:
-            # Its result was lost or is of other files.
-            self._append("journal", {"name": item.name, "withdrawn": True})
 
-    def close(self) -> Summary:
-        """Merge what the ranks wrote, when all have finished; the same on every rank."""
+    def _append(self, kind: str, line: dict[str, Any]) -> None:
+        text = json.dumps(line) + "\n"
+        path = journal_path(self.folder, kind, self.worker)
+        with self._lock, open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+class OutputFolder(ResultWriter):
+    """The folder that a run writes to; every rank opens it.
+
+    Args:
+        folder: made if absent.
+        manifest: what the results are made with; what json can hold.
+        items: the photos of the run, those of all ranks.
+        resume: go on with what is there; else the journal starts anew, and results are replaced.
+
+    Raises:
+        ValueError: if the folder's results were made with something else; the message says what
+            differs.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        manifest: dict[str, Any],
+        items: Sequence[Item],
+        resume: bool = True,
+    ) -> None:
+        rank = comm.get_rank()
+        super().__init__(folder, f"rank{rank}" if rank else "")
+        self._names = {item.name for item in items}
+        problem = self._open(manifest, resume) if comm.is_main_process() else ""
+        # Every rank gives up, none waits for one that has.
+        if problem := comm.broadcast(problem):
+            raise ValueError(problem)
+        lines = read_journal(self.folder, "journal")
+        self._journal = {name: line for name, line in lines.items() if name in self._names}
+        self._packed = PackedResults(self.folder).sizes
+        # A rank may be done hours before another.
+        self._ranks = comm.patient_group(timedelta(days=30))
+
+    def is_finished(self, item: Item, with_picture: bool = False) -> bool:
+        """Whether a whole result of these very input files is there, by the sizes of the files.
+
+        A result that was edited since is taken for finished if it still is json with annotations.
+        """
+        if not self._has_result(item):
+            return False
+        return not with_picture or self.picture_path(item.name).is_file()
+
+    def claim(self, item: Item, with_picture: bool = False) -> bool:
+        """Whether a photo is to be done; a result of other input, or half a result, is forgotten.
+
+        Args:
+            item: the photo.
+            with_picture: whether a picture is wanted too.
+        """
+        if item.name in self._journal and not self._has_result(item):
+            self._append("journal", {"name": item.name, "withdrawn": True})
+        return not self.is_finished(item, with_picture)
+
+    def close(self, parquet: bool = False) -> Summary:
+        """Merge what the ranks wrote, when all have finished; the same on every rank.
+
+        Args:
+            parquet: move the results into parquet files then, see ``semsam.annotation.parquet``;
+                where there are some already, results always join them.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
         comm.synchronize(self._ranks)
-        summary = self._merge() if comm.is_main_process() else None
+        summary = None
+        if comm.is_main_process():
+            summary = self._merge()
+            if parquet or self._packed:
+                pack_results(self.folder, read_journal(self.folder, "journal"))
         return comm.broadcast(summary)
+
+    def _has_result(self, item: Item) -> bool:
+        line = self._journal.get(item.name)
+        if line is None or line["inputs"] != item.file_sizes():
+            return False
+        path = self.result_path(item.name)
+        try:
+            return path.stat().st_size == line["bytes"] or _is_result(path)
+        except OSError:
+            return self._packed.get(item.name) == line["bytes"]
 
     def _open(self, manifest: dict[str, Any], resume: bool) -> str:
         """Make the folder ready; what is wrong with it, or nothing."""
@@ -184,7 +233,7 @@ class OutputFolder:
         path = self.folder / MANIFEST_NAME
         if not resume:
             for kind in ("journal", "failures"):
-                for file in _files(self.folder, kind):
+                for file in journal_files(self.folder, kind):
                     file.unlink()
         elif path.is_file():
             try:
@@ -196,7 +245,7 @@ class OutputFolder:
             if differences:
                 told = "; ".join(differences[:8])
                 return f"the results in '{self.folder}' were made otherwise: {told}. Cure: {_CURE}"
-        elif _files(self.folder, "journal"):
+        elif journal_files(self.folder, "journal"):
             return f"'{self.folder}' has results, but no '{MANIFEST_NAME}' says of what: {_CURE}"
         self._sweep()
         if not resume or not path.is_file():
@@ -213,17 +262,11 @@ class OutputFolder:
 
     def _merge(self) -> Summary:
         """One journal and one list of failures, in the order of names; what they say."""
-        journal, failures = _read(self.folder, "journal"), _read(self.folder, "failures")
+        journal = read_journal(self.folder, "journal")
+        failures = read_journal(self.folder, "failures")
         failures = {name: line for name, line in failures.items() if name not in journal}
-        for kind, lines in (("journal", journal), ("failures", failures)):
-            target = _path(self.folder, kind, 0)
-            if lines:
-                with atomic_write(target) as file:
-                    for name in sorted(lines):
-                        file.write(json.dumps(lines[name]) + "\n")
-            for path in _files(self.folder, kind):
-                if path != target or not lines:
-                    path.unlink()
+        merge_journal(self.folder, "journal", journal)
+        merge_journal(self.folder, "failures", failures)
         finished = [line for name, line in journal.items() if name in self._names]
         failed = [line for name, line in failures.items() if name in self._names]
         reasons = Counter(f"{line['stage']}: {line['reason']}" for line in failed)
@@ -236,13 +279,32 @@ class OutputFolder:
             reasons=reasons.most_common(),
         )
 
-    def _append(self, kind: str, line: dict[str, Any]) -> None:
-        text = json.dumps(line) + "\n"
-        with (
-            self._lock,
-            open(_path(self.folder, kind, comm.get_rank()), "a", encoding="utf-8") as file,
-        ):
-            file.write(text)
+
+@contextlib.contextmanager
+def sole_run(folder: str | Path) -> Iterator[None]:
+    """Keep other runs out of a folder, which is made if absent; every rank calls it.
+
+    Raises:
+        RuntimeError: if another run is writing to it.
+    """
+    handle, problem = None, ""
+    if comm.is_main_process():
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        # The system lets go of it when the process ends, however it does.
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            problem = f"another run is writing to '{folder}'"
+        except OSError as error:
+            logger.warning("'%s' cannot be locked against a second run: %s", folder, error)
+    try:
+        if problem := comm.broadcast(problem):
+            raise RuntimeError(problem)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def read_results(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -255,44 +317,20 @@ def read_results(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str,
     Raises:
         FileNotFoundError: if the folder has no journal, or a result is missing.
         ValueError: if a result is damaged.
+        RuntimeError: if results are packed, but pyarrow is not installed.
     """
-    lines = _read(Path(folder), "journal")
+    lines = read_journal(Path(folder), "journal")
     if not lines:
         raise FileNotFoundError(f"'{folder}' has no journal.jsonl with results of annotation")
+    packed = PackedResults(folder)
     for name in sorted(lines):
         path = Path(folder) / f"{name}{RESULT_SUFFIX}"
-        if not _is_result(path):
+        if name in packed.sizes and not path.is_file():
+            yield lines[name], json.loads(packed.read(name))
+        elif _is_result(path):
+            yield lines[name], json.loads(path.read_bytes())
+        else:
             raise ValueError(f"'{path}' is no json with annotations: annotate again to resume")
-        yield lines[name], json.loads(path.read_bytes())
-
-
-def _path(folder: Path, kind: str, rank: int) -> Path:
-    return folder / (f"{kind}.rank{rank}.jsonl" if rank else f"{kind}.jsonl")
-
-
-def _files(folder: Path, kind: str) -> list[Path]:
-    """What all ranks wrote, the first rank's before the others'."""
-    ranks = sorted(
-        int(found[1])
-        for path in folder.glob(f"{kind}.rank*.jsonl")
-        if (found := re.fullmatch(rf"{kind}\.rank(\d+)\.jsonl", path.name))
-    )
-    return [path for r in [0, *ranks] if (path := _path(folder, kind, r)).is_file()]
-
-
-def _read(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """Lines by name, the last of a name; for a broken line a photo is done again."""
-    lines: dict[str, dict[str, Any]] = {}
-    for path in _files(folder, kind):
-        for number, text in enumerate(path.read_bytes().splitlines(), 1):
-            try:
-                line = json.loads(text)
-                lines[line["name"]] = line
-                if "withdrawn" in line:
-                    del lines[line["name"]]
-            except (ValueError, KeyError, TypeError):
-                logger.warning("%s: line %d is broken, left out", path, number)
-    return lines
 
 
 def _is_result(path: Path) -> bool:

@@ -199,12 +199,11 @@ def test_a_labeller_that_forgets_a_mask_is_found_out(images, tmp_path):
     assert "labels of 1 masks for the 2" in failures(tmp_path / "out")["photo_1"]["reason"]
 
 
-def test_a_photo_without_masks_gets_an_empty_result_that_no_labeller_sees(images, tmp_path):
+def test_a_photo_without_masks_gets_what_is_said_of_the_photo(images, tmp_path):
     write_photo(images, "photo_2", number=0, seed=2)
-    labeler = ColourLabeler()
-    make_engine(images, labeler).run(tmp_path / "out")
-    assert results(tmp_path / "out")["photo_2_semantic.json"]["annotations"] == []
-    assert "photo_2" not in labeler.batches[0]
+    make_engine(images, ColourLabeler(), SizeLabeler()).run(tmp_path / "out")
+    result = results(tmp_path / "out")["photo_2_semantic.json"]
+    assert (result["annotations"], result["num_masks"]) == ([], 0)
 
 
 class SilentLabeler(ColourLabeler):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from semsam.annotation.mask_sources import Sa1bMasks
-from semsam.annotation.output import OutputFolder
+from semsam.annotation.output import OutputFolder, ResultWriter, sole_run
 
 from .photos import SIZE, write_photos
 
@@ -54,9 +54,16 @@ def test_a_photo_whose_result_is_lost_and_that_fails_now_is_a_failure(open_folde
     folder.write(items[0], RESULT, 1, SIZE)
     folder.result_path("photo_0").unlink()
     folder = open_folder()
+    assert [folder.claim(item) for item in items] == [True, True, True]
     folder.fail(items[0], "read", "damaged")
     summary = folder.close()
     assert (summary.finished, summary.failed) == (0, 1)
+
+
+def test_a_result_that_lacks_its_picture_only_still_counts(open_folder, items):
+    open_folder().write(items[0], RESULT, 1, SIZE)
+    assert open_folder().claim(items[0], with_picture=True)
+    assert not open_folder().claim(items[0])
 
 
 def test_a_result_that_was_edited_by_hand_is_kept(open_folder, items):
@@ -126,7 +133,7 @@ def test_failures_are_replaced_and_vanish_when_the_photo_is_done(open_folder, it
     assert not (folder.folder / "failures.jsonl").exists()
 
 
-def test_ranks_leave_the_folder_that_one_leaves(open_folder, items, tmp_path, monkeypatch):
+def test_workers_leave_the_folder_that_one_leaves(open_folder, items, tmp_path):
     alone = open_folder()
     for item in items:
         alone.write(item, RESULT, 1, SIZE)
@@ -134,13 +141,11 @@ def test_ranks_leave_the_folder_that_one_leaves(open_folder, items, tmp_path, mo
     expected = files(alone.folder)
 
     shared = OutputFolder(tmp_path / "shared", MANIFEST, items)
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    shared.write(items[2], RESULT, 1, SIZE)
-    shared.fail(items[1], "read", "first try")
-    shared.write(items[0], RESULT, 1, SIZE)
+    other = ResultWriter(tmp_path / "shared", "rank1")
+    other.write(items[2], RESULT, 1, SIZE)
+    other.fail(items[1], "read", "first try")
+    other.write(items[0], RESULT, 1, SIZE)
     assert (tmp_path / "shared" / "journal.rank1.jsonl").is_file()
-    monkeypatch.delenv("RANK")
     shared.write(items[1], RESULT, 1, SIZE)
     shared.close()
     assert files(tmp_path / "shared") == expected
@@ -184,3 +189,17 @@ def test_numbers_of_numpy_are_written_and_other_objects_refused(open_folder, ite
     with pytest.raises(TypeError, match="a result holds a set"):
         folder.write(items[1], {"annotations": [], "x": {1}}, 0, SIZE)
     assert not folder.result_path("photo_1").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_kept_out_until_the_first_is_done(tmp_path):
+    with sole_run(tmp_path / "out"):
+        with (
+            pytest.raises(RuntimeError, match="another run is writing to"),
+            sole_run(tmp_path / "out"),
+        ):
+            pass
+        with sole_run(tmp_path / "elsewhere"):
+            pass
+    with sole_run(tmp_path / "out"):
+        pass
+    assert list((tmp_path / "out").iterdir()) == []

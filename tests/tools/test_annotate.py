@@ -110,6 +110,17 @@ def test_two_ranks_leave_what_one_leaves(command, tmp_path):
     assert len(list((tmp_path / "two").glob("*_semantic.json"))) == 6
 
 
+@pytest.mark.slow
+def test_ray_leaves_what_one_process_leaves_also_as_parquet(command, tmp_path):
+    pytest.importorskip("ray")
+    images = write_photos(tmp_path / "images", 7)
+    for output, options in (("alone", ()), ("ray", ("--ray",))):
+        done = run(command(images, output, "--format", "parquet", *options))
+        assert done.returncode == 0, done.stderr
+    assert content(tmp_path / "ray") == content(tmp_path / "alone")
+    assert (tmp_path / "ray" / "results-00000.parquet").is_file()
+
+
 def test_one_photo_is_as_easy_as_a_folder(command, tmp_path):
     images = write_photos(tmp_path / "images", 2)
     done = run(command(images / "photo_1.png", "out", "ANNOTATION.LABELERS=['ColourLabeler']"))
