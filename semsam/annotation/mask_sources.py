@@ -114,7 +114,8 @@ class ImageFiles(MaskSource):
         found = [Item(_name(path, self.images), path) for path in paths]
         if not found:
             raise FileNotFoundError(
-                f"no image in '{self.images}'; images are {', '.join(IMAGE_SUFFIXES)}"
+                f"no image in '{self.images}', and no index of TSV shards; images are "
+                f"{', '.join(IMAGE_SUFFIXES)}"
             )
         return sort_items(found)
 

@@ -111,7 +111,8 @@ def open_photos(images: str | Path) -> MaskSource:
     """Photos without masks, from what a path holds.
 
     Args:
-        images: TSV shards, as ``TsvPhotos`` takes them, or images, as ``ImageFiles`` does.
+        images: TSV shards, as ``TsvPhotos`` takes them, or images, as ``ImageFiles`` does. A folder
+            with an index of shards is one of shards, whatever else lies in it.
     """
     return TsvPhotos(images) if _is_shards(Path(images)) else ImageFiles(images)
 
@@ -146,10 +147,10 @@ def parse_name(column: bytes) -> str:
     if len(column) > _MAX_NAME:
         raise ValueError(f"the name is longer than {_MAX_NAME} bytes: {column[:40]!r}...")
     name = column.decode()
-    path = Path(name)
-    if path.is_absolute() or ".." in path.parts:
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts:
         raise ValueError(f"the name '{name}' leads out of the folder of results")
-    if not path.parts or path.as_posix() != name or "\0" in name:
+    if "" in parts or "." in parts or "\0" in name:
         raise ValueError(f"{name!r} is no name of a photo")
     return name
 

@@ -55,7 +55,9 @@ class TsvRow:
             line = file.read(self.num_bytes)
             # The last row of a file may lack its line break.
             is_row = line.find(b"\n") == len(line) - 1 or (b"\n" not in line and not file.read(1))
-        if len(line) != self.num_bytes or not is_row:
+        if len(line) < self.num_bytes:
+            raise ValueError(f"'{self.path}' ends in row {self.number}: it was cut")
+        if not is_row:
             raise ValueError(f"the index of '{self.path}' counts no bytes; write it again")
         return line.rstrip(b"\r\n").split(b"\t")
 
