@@ -97,10 +97,11 @@ class TsvMasks(MaskSource):
         """See ``MaskSource``."""
         assert isinstance(item.image, TsvRow)
         assert item.masks is None or isinstance(item.masks, TsvRow)
-        where = str(item.masks or item.image)
-        with blame(where):
+        with blame(str(item.image)):
             name, text, image_file = read_columns(item.image, item.masks)
             parse_name(name)
+        where = str(item.masks or item.image)
+        with blame(where):
             annotations, fields = split_json(text) if text.strip() else ([], {})
         image = _decode(image_file, item.image)
         with blame(where):

@@ -93,6 +93,9 @@ def test_the_rows_of_a_label_file_replace_the_annotations(images, shards, tmp_pa
     annotate(TsvMasks(shards), tmp_path / "out")
     assert "s0.label:0: JSONDecodeError" in failures(tmp_path / "out")["photo_4"]["reason"]
     assert json.loads(results(tmp_path / "out")["photo_3_semantic.json"])["annotations"] == []
+    write_labels(shards / "s0.tsv", [[b"photo_4", bare]])
+    with pytest.raises(ValueError, match=r"s0\.label' has 1 rows, .*s0\.tsv' has 2"):
+        TsvMasks(shards).items()
 
 
 def test_fields_beside_the_annotations_are_kept_and_no_json_means_no_masks(images, tmp_path):
