@@ -24,7 +24,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     sheet = commands.add_parser("sheet", help="write a page for human review")
     sheet.add_argument("results", help="folder that annotate.py wrote")
-    sheet.add_argument("images", help="folder of photos, or the one photo")
+    sheet.add_argument("images", help="folder of photos or of TSV shards, or the one photo")
     sheet.add_argument("page", help="html file")
     sheet.add_argument("--photos", type=int, default=24, help="pictures in the page")
     export = commands.add_parser("export", help="write a COCO json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,37 @@ from semsam.modeling.build import resolve_device
 
 from .batching import Batches
 from .build import MASK_SOURCE
-from .mask_sources import ImageFiles
-from .pretrained import compute_dtype
+from .mask_sources import Item, MaskSource
+from .pretrained import load_model, load_processor
 from .records import MaskedPhoto
+from .shards import open_photos
+
+
+class ModelMasks(MaskSource):
+    """Masks that a model finds in photos; its subclasses say how (``find_masks``).
+
+    Args:
+        images: a folder, an image, or TSV shards, whose annotations are not read.
+    """
+
+    def __init__(self, images: str | Path) -> None:
+        self.photos = open_photos(images)
+
+    def items(self) -> Sequence[Item]:
+        """See ``MaskSource``."""
+        return self.photos.items()
+
+    def read(self, item: Item) -> MaskedPhoto:
+        """See ``MaskSource``."""
+        return self.photos.read(item)
 
 
 @MASK_SOURCE.register
-class GeneratedMasks(ImageFiles):
+class GeneratedMasks(ModelMasks):
     """Masks of everything in an image, from Semantic-SAM or SAM.
 
     Args:
-        images: a folder, or an image.
+        images: see ``ModelMasks``.
         generator: with ``output_mode="coco_rle"``; its ``points_per_batch`` shrinks where memory
             runs out.
 
@@ -83,14 +104,14 @@ class GeneratedMasks(ImageFiles):
 
 
 @MASK_SOURCE.register
-class TransformersMasks(ImageFiles):
+class TransformersMasks(ModelMasks):
     """Masks of everything in an image, from a checkpoint of transformers: SAM, SAM-HQ, SAM 2, 3.
 
     Records have ``segmentation``, ``area``, ``bbox``, ``predicted_iou`` and ``crop_box``;
     transformers does not tell which click a mask is of, nor how stable it is.
 
     Args:
-        images: a folder, or an image.
+        images: see ``ModelMasks``.
         model: a folder, or a name on the hub, of a model for mask generation.
         device: ``"cpu"``, ``"cuda"``, ``"auto"``.
         points_per_side: clicks on a square grid of this many a side.
@@ -103,8 +124,8 @@ class TransformersMasks(ImageFiles):
         dtype: of the weights; ``compute_dtype`` if None.
 
     Raises:
-        FileNotFoundError: if there is no such model; the message says how to place one.
-        ValueError: if the model is not for mask generation.
+        RuntimeError: if there is no such model, it is damaged or not for mask generation; the
+            message says how to place one.
     """
 
     @configurable
@@ -124,7 +145,7 @@ class TransformersMasks(ImageFiles):
     ) -> None:
         super().__init__(images)
         self.device = resolve_device(device)
-        self.pipeline = _load_pipeline(model, self.device, dtype or compute_dtype(self.device))
+        self.pipeline = _load_pipeline(model, self.device, dtype)
         self.model = self.pipeline.model
         self.batches = Batches(points_per_batch, f"masks of '{model}'")
         self.min_mask_region_area = min_mask_region_area
@@ -182,20 +203,15 @@ class TransformersMasks(ImageFiles):
         }
 
 
-def _load_pipeline(model: str, device: torch.device, dtype: torch.dtype) -> Any:
-    from transformers import pipeline
+def _load_pipeline(name: str, device: torch.device, dtype: torch.dtype | None) -> Any:
+    from transformers import AutoImageProcessor, AutoModelForMaskGeneration, pipeline
 
-    try:
-        loaded = pipeline("mask-generation", model=model, device=device, dtype=dtype)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"no model for mask generation at '{model}': {str(error).splitlines()[0]} Give a "
-            "folder with config.json, preprocessor_config.json and model.safetensors as "
-            "ANNOTATION.MASKS.MODEL, or a name that the hub has and this machine can reach"
-        ) from error
+    key = "ANNOTATION.MASKS.MODEL"
+    model = load_model(AutoModelForMaskGeneration, name, key, device, dtype)
     # The filters that follow the model take scores and boxes of one type, and boxes are float32.
-    loaded.model.register_forward_hook(_to_float32)
-    return loaded
+    model.register_forward_hook(_to_float32)
+    processor = load_processor(AutoImageProcessor, name, key)
+    return pipeline("mask-generation", model=model, image_processor=processor, device=device)
 
 
 def _to_float32(model: Any, inputs: Any, output: Any) -> Any:

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 
 from semsam.config import CfgNode, configurable
+from semsam.data.datasets.sa1b import split_json
+from semsam.data.datasets.tsv import MANIFEST as SHARDS_NAME
+from semsam.data.datasets.tsv import TsvRow
 from semsam.data.records import BadRecordError, LazyImage, blame
 from semsam.data.run_length import RunLengthMasks, to_coco_code
 
@@ -25,24 +28,29 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tiff")
 _RESULT_STEM = RESULT_SUFFIX.removesuffix(".json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A photo that is to be annotated, before anything of it is read.
 
     Attributes:
         name: path within the folder of images, without its suffix; results are called so.
-        image: the photo's file; None if it is missing.
-        masks: the file of its masks, where they have one of their own.
+        image: the photo's file, or its row in a shard; None if it is missing.
+        masks: the file of its masks, or their row, where they have one of their own.
     """
 
     name: str
-    image: Path | None
-    masks: Path | None = None
+    image: Path | TsvRow | None
+    masks: Path | TsvRow | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Path within the folder of images; of a row ``NAME.jpg``, whatever its image is."""
+        suffix = self.image.suffix if isinstance(self.image, Path) else ".jpg"
+        return f"{self.name}{suffix}"
 
     def file_sizes(self) -> list[int]:
-        """Bytes of its files, by which a changed input is told; -1 for one that is missing."""
-        files = [path for path in (self.image, self.masks) if path is not None]
-        return [path.stat().st_size if path.exists() else -1 for path in files]
+        """Bytes of its files or rows, by which a changed input is told; -1 for a missing file."""
+        return [_num_bytes(place) for place in (self.image, self.masks) if place is not None]
 
 
 class MaskSource:
@@ -100,15 +108,16 @@ class ImageFiles(MaskSource):
     def items(self) -> list[Item]:
         """See ``MaskSource``."""
         if not self.images.is_dir():
-            _check_exists(self.images)
+            check_exists(self.images)
             return [Item(self.images.stem, self.images)]
         paths = [path for path in _files(self.images) if path.suffix.lower() in IMAGE_SUFFIXES]
         found = [Item(_name(path, self.images), path) for path in paths]
         if not found:
             raise FileNotFoundError(
-                f"no image in '{self.images}'; images are {', '.join(IMAGE_SUFFIXES)}"
+                f"no image in '{self.images}', and no index of TSV shards; images are "
+                f"{', '.join(IMAGE_SUFFIXES)}"
             )
-        return _sorted(found)
+        return sort_items(found)
 
     def read(self, item: Item) -> MaskedPhoto:
         """See ``MaskSource``."""
@@ -138,29 +147,28 @@ class Sa1bMasks(MaskSource):
     def items(self) -> list[Item]:
         """See ``MaskSource``; a json without an image is an item without one."""
         if not self.images.is_dir():
-            _check_exists(self.images)
+            check_exists(self.images)
             masks = self.images.with_suffix(".json")
             if self.images.suffix.lower() != ".json":
                 return [Item(masks.stem, self.images, masks)]
             return [Item(masks.stem, _image_beside(masks, set(masks.parent.iterdir())), masks)]
         files = set(_files(self.images))
-        masks_files = [f for f in files if f.suffix == ".json" and f.name != MANIFEST_NAME]
-        if not masks_files:
+        masks_files = {f for f in files if f.suffix == ".json" and f.name != MANIFEST_NAME}
+        if masks_files <= {self.images / SHARDS_NAME}:
             raise FileNotFoundError(
-                f"no json with masks in '{self.images}'; ANNOTATION.MASKS.NAME GeneratedMasks or "
-                "TransformersMasks find masks of images that have none"
+                f"no json with masks in '{self.images}'; ANNOTATION.MASKS.NAME TsvMasks reads "
+                "those of TSV shards, GeneratedMasks or TransformersMasks find masks of images "
+                "that have none"
             )
-        return _sorted(
+        return sort_items(
             [Item(_name(f, self.images), _image_beside(f, files), f) for f in masks_files]
         )
 
     def read(self, item: Item) -> MaskedPhoto:
         """See ``MaskSource``."""
-        assert item.masks is not None
+        assert isinstance(item.masks, Path)
         with blame(str(item.masks)):
-            content = json.loads(item.masks.read_bytes())
-            fields = dict(content) if isinstance(content, dict) else {"annotations": content}
-            annotations = fields.pop("annotations")
+            annotations, fields = split_json(item.masks.read_bytes())
         image = read_image(item)
         with blame(str(item.masks)):
             return MaskedPhoto(item.name, image, check_annotations(annotations, image), fields)
@@ -185,7 +193,7 @@ class CocoMasks(MaskSource):
     @configurable
     def __init__(self, images: str | Path, annotations: str | Path) -> None:
         self.images = Path(images)
-        _check_exists(Path(annotations))
+        check_exists(Path(annotations))
         with blame(str(annotations)):
             content = json.loads(Path(annotations).read_bytes())
             records = {image["id"]: image for image in content["images"]}
@@ -209,7 +217,7 @@ class CocoMasks(MaskSource):
         """See ``MaskSource``."""
         records = self._records
         if not self.images.is_dir():
-            _check_exists(self.images)
+            check_exists(self.images)
             wanted = self.images.name
             name = next(
                 (n for n, r in records.items() if Path(r["file_name"]).name == wanted), None
@@ -219,7 +227,7 @@ class CocoMasks(MaskSource):
             return [Item(name, self.images)]
         if not records:
             raise FileNotFoundError("the annotations list no image")
-        return _sorted([Item(n, self.images / r["file_name"]) for n, r in records.items()])
+        return sort_items([Item(n, self.images / r["file_name"]) for n, r in records.items()])
 
     def read(self, item: Item) -> MaskedPhoto:
         """See ``MaskSource``."""
@@ -240,7 +248,7 @@ class CocoMasks(MaskSource):
 
 
 def read_image(item: Item) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright.
+    """The image of an item that is a file: (H, W, 3) uint8 RGB, upright.
 
     Raises:
         BadRecordError: if it is missing or damaged.
@@ -289,6 +297,34 @@ def check_annotations(annotations: Any, image: np.ndarray) -> list[dict[str, Any
     return checked
 
 
+def sort_items(items: list[Item]) -> list[Item]:
+    """Items in the order of their names.
+
+    Raises:
+        ValueError: if two have one name.
+    """
+    ordered = sorted(items, key=lambda item: item.name)
+    for first, second in itertools.pairwise(ordered):
+        if first.name == second.name:
+            raise ValueError(
+                f"'{first.image}' and '{second.image}' would have one result, called "
+                f"'{first.name}': rename one"
+            )
+    return ordered
+
+
+def check_exists(path: Path) -> None:
+    """Raise a FileNotFoundError if there is no such file or folder."""
+    if not path.exists():
+        raise FileNotFoundError(f"'{path}' does not exist")
+
+
+def _num_bytes(place: Path | TsvRow) -> int:
+    if isinstance(place, TsvRow):
+        return place.num_bytes
+    return place.stat().st_size if place.exists() else -1
+
+
 def _files(folder: Path) -> Iterator[Path]:
     """Files under a folder that may be input: neither hidden nor a result."""
     for root, folders, names in os.walk(folder):
@@ -304,24 +340,9 @@ def _image_beside(masks: Path, files: set[Path]) -> Path | None:
     return next((path for path in candidates if path in files), None)
 
 
-def _sorted(items: list[Item]) -> list[Item]:
-    ordered = sorted(items, key=lambda item: item.name)
-    for first, second in itertools.pairwise(ordered):
-        if first.name == second.name:
-            raise ValueError(
-                f"'{first.image}' and '{second.image}' would have one result: rename one"
-            )
-    return ordered
-
-
 def _name(path: Path, folder: Path) -> str:
     return _stem(path.relative_to(folder).as_posix())
 
 
 def _stem(file_name: str) -> str:
     return str(Path(file_name).with_suffix("").as_posix())
-
-
-def _check_exists(path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError(f"'{path}' does not exist")

@@ -23,14 +23,17 @@ def vision_batch_size(batch_size: int, device: torch.device) -> int:
     return batch_size if device.type == "cuda" else min(batch_size, 2)
 
 
-def load_model(loader: Any, name: str, key: str, device: torch.device) -> Any:
+def load_model(
+    loader: Any, name: str, key: str, device: torch.device, dtype: torch.dtype | None = None
+) -> Any:
     """A model in evaluation mode on the device, without gradients.
 
     Args:
         loader: transformers' class.
         name: a folder that transformers saved, or a name on the hub.
         key: the configuration key that names it, for messages.
-        device: where it goes; ``compute_dtype`` says in what type.
+        device: where it goes.
+        dtype: of the weights; ``compute_dtype`` if None.
 
     Raises:
         RuntimeError: if it cannot be found, is damaged or of another class.
@@ -39,7 +42,7 @@ def load_model(loader: Any, name: str, key: str, device: torch.device) -> Any:
     try:
         _check_folder(name)
         model, report = loader.from_pretrained(
-            name, dtype=compute_dtype(device), output_loading_info=True
+            name, dtype=dtype or compute_dtype(device), output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unusable(name, key, error) from error

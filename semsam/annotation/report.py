@@ -18,10 +18,11 @@ from semsam.data.records import BadRecordError
 from semsam.utils.file_io import atomic_write
 from semsam.utils.visualizer import distinct_color
 
-from .mask_sources import Item, read_image
+from .mask_sources import Item, MaskSource
 from .output import read_results
 from .pictures import draw_result
 from .records import MaskedPhoto
+from .shards import find_items, open_photos
 
 _MAX_ROWS = 40
 _MAX_SIDE = 720
@@ -107,7 +108,7 @@ def write_review_sheet(
 
     Args:
         results: as ``AnnotationEngine.run`` leaves it.
-        images: the folder of photos that was annotated, or the one photo.
+        images: what was annotated: the folder of photos or of TSV shards, or the one photo.
         path: the html file.
         num_photos: pictures, of photos that are evenly spread over those with masks.
 
@@ -121,16 +122,21 @@ def write_review_sheet(
     if num_photos < 1:
         raise ValueError(f"a sheet shows at least one photo, got {num_photos}")
     report = report_labels(results)
-    masked = [line["name"] for line, result in read_results(results) if result["annotations"]]
+    masked = [
+        (line["name"], line["file_name"])
+        for line, result in read_results(results)
+        if result["annotations"]
+    ]
     rows = np.linspace(0, len(masked) - 1, min(num_photos, len(masked))).round().astype(int)
-    sample = {masked[row] for row in rows.tolist()}
+    sample = dict(masked[row] for row in rows.tolist())
+    photos, items = open_photos(images), find_items(images, sample)
     parts = [*_summary(report)]
     for field, counts in report.counts.items():
         parts += [f"<h2>{escape(field)}</h2>", _count_table(counts)]
     parts.append("<h2>Sample</h2>")
     for line, result in read_results(results):
-        if line["name"] in sample:
-            parts.append(_figure(Path(images), line, result["annotations"]))
+        if (name := line["name"]) in sample:
+            parts.append(_figure(photos, items.get(name), line, result["annotations"]))
     title = f"Labels of {report.photos} photos"
     with atomic_write(path) as file:
         file.write(
@@ -175,7 +181,9 @@ def _count_table(counts: Sequence[tuple[str, int]]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _figure(images: Path, line: dict[str, Any], annotations: list[dict[str, Any]]) -> str:
+def _figure(
+    photos: MaskSource, item: Item | None, line: dict[str, Any], annotations: list[dict[str, Any]]
+) -> str:
     """A picture, and beside it what is said of each mask."""
     names = [_shown_name(region) for region in annotations]
     rows = []
@@ -192,10 +200,11 @@ def _figure(images: Path, line: dict[str, Any], annotations: list[dict[str, Any]
             f'<tr><td style="border-left: .6rem solid {colour}">{number}</td>'
             f"<td>{escape(name)}</td><td>{escape(more)}</td></tr>"
         )
-    path = images / line["file_name"] if images.is_dir() else images
     try:
-        image = read_image(Item(line["name"], path))
-        picture = draw_result(MaskedPhoto(line["name"], image, annotations), names, _MAX_SIDE)
+        if item is None:
+            raise BadRecordError(f"no row is called '{line['name']}'")
+        photo = MaskedPhoto(item.name, photos.read(item).image, annotations)
+        picture = draw_result(photo, names, _MAX_SIDE)
         shown = f'<img alt="{escape(line["name"])}" src="{_as_url(picture)}">'
     except (BadRecordError, ValueError) as error:
         shown = f"<p>{escape(str(error))}</p>"

@@ -264,8 +264,8 @@ def _annotation() -> CN:
     # Threads that read, and as many that write.
     node.NUM_THREADS = 2
     masks = node.MASKS = CN()
-    # Sa1bMasks and CocoMasks read files, GeneratedMasks (Semantic-SAM, SAM) and TransformersMasks
-    # (SAM to SAM 3) find masks.
+    # Sa1bMasks, CocoMasks and TsvMasks read files, GeneratedMasks (Semantic-SAM, SAM) and
+    # TransformersMasks (SAM to SAM 3) find masks.
     masks.NAME = "Sa1bMasks"
     # CocoMasks: the json.
     masks.ANNOTATIONS = ""

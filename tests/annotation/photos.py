@@ -1,10 +1,13 @@
 """Small photos with masks, written where a test wants them."""
 
+import base64
 import json
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
+
+from semsam.data.datasets.tsv import write_tsv
 
 SIZE = (48, 64)
 COLOURS = [(220, 40, 40), (40, 200, 60), (50, 60, 230), (230, 220, 60)]
@@ -59,3 +62,26 @@ def write_photos(folder, number=6):
     for index in range(number):
         write_photo(folder, f"photo_{index}", number=1 + index % 4, seed=index)
     return folder
+
+
+def row_of(folder, name):
+    """The columns of a photo in a shard."""
+    masks, image = ((folder / f"{name}{suffix}").read_bytes() for suffix in (".json", ".png"))
+    return [name.encode(), masks, base64.b64encode(image)]
+
+
+def pack_photos(folder, photos, rows_per_shard=2):
+    """The photos of a folder as shards ``s0.tsv`` and on; the last name is in the first row."""
+    names = sorted((path.stem for path in photos.glob("*.png")), reverse=True)
+    for start in range(0, len(names), rows_per_shard):
+        rows = [row_of(photos, name) for name in names[start : start + rows_per_shard]]
+        write_tsv(folder / f"s{start // rows_per_shard}.tsv", rows)
+    return folder
+
+
+def write_labels(shard, rows):
+    """``NAME.label`` and its index beside ``NAME.tsv``."""
+    written = shard.with_name("labels.tsv")
+    write_tsv(written, rows)
+    written.rename(shard.with_suffix(".label"))
+    written.with_suffix(".lineidx").rename(shard.with_suffix(".label.lineidx"))

@@ -15,7 +15,8 @@ from semsam.inference import AutomaticMaskGenerator
 from semsam.modeling import build_model
 
 from ..tiny import perturb, tiny_sam_cfg
-from .photos import SIZE, rectangles, write_photo, write_photos
+from .models import write_clip
+from .photos import SIZE, pack_photos, rectangles, write_photo, write_photos
 from .sam_models import write_sam, write_sam2, write_sam3
 
 
@@ -287,27 +288,36 @@ def test_a_checkpoint_that_finds_nothing_gives_no_masks(images, transformers_sam
 
 
 def test_a_checkpoint_that_is_not_there_is_one_error_with_the_cure(images, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"ANNOTATION\.MASKS\.MODEL"):
+    with pytest.raises(RuntimeError, match=r"ANNOTATION\.MASKS\.MODEL.*no such folder"):
         TransformersMasks(images, str(tmp_path / "nowhere"), "cpu")
+
+
+def test_a_checkpoint_of_another_kind_of_model_is_refused(images, tmp_path):
+    write_clip(tmp_path / "clip")
+    with pytest.raises(RuntimeError, match=r"ANNOTATION\.MASKS\.MODEL: cannot load"):
+        TransformersMasks(images, str(tmp_path / "clip"), "cpu")
 
 
 def test_every_source_is_built_from_the_configuration(
     images, coco_json, transformers_sam, tmp_path
 ):
+    pack_photos(tmp_path / "shards", images)
     run = tmp_path / "run"
     run.mkdir()
     cfg = tiny_sam_cfg()
     (run / "config.yaml").write_text(cfg.dump())
     torch.save(build_model(cfg).state_dict(), run / "model_final.pth")
     models = {"GeneratedMasks": str(run), "TransformersMasks": transformers_sam}
-    for name in ("Sa1bMasks", "CocoMasks", "GeneratedMasks", "TransformersMasks"):
+    photos = {"TsvMasks": tmp_path / "shards"}
+    for name in ("Sa1bMasks", "CocoMasks", "TsvMasks", *models):
         cfg = get_cfg()
         cfg.MODEL.DEVICE = "cpu"
         cfg.ANNOTATION.MASKS.NAME = name
         cfg.ANNOTATION.MASKS.ANNOTATIONS = str(coco_json[0])
         cfg.ANNOTATION.MASKS.MODEL = models.get(name, "")
-        assert names(build_mask_source(cfg, images)) == ["photo_0", "photo_1", "photo_2"]
-    assert set(MASK_SOURCE) == {"Sa1bMasks", "CocoMasks", *models}
+        source = build_mask_source(cfg, photos.get(name, images))
+        assert names(source) == ["photo_0", "photo_1", "photo_2"]
+    assert set(MASK_SOURCE) == {"Sa1bMasks", "CocoMasks", "TsvMasks", *models}
 
 
 def test_a_photo_is_read_upright(tmp_path):

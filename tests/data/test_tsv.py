@@ -2,7 +2,13 @@ import json
 
 import pytest
 
-from semsam.data.datasets.tsv import TsvFile, list_shards, write_manifest, write_tsv
+from semsam.data.datasets.tsv import (
+    TsvFile,
+    holds_shards,
+    list_shards,
+    write_manifest,
+    write_tsv,
+)
 
 ROWS = [[b"a", b"1"], ["é€".encode(), b"22"], [b"c", b""]]
 
@@ -14,6 +20,25 @@ def test_rows_come_back_as_written(tmp_path):
     assert file[-1] == ROWS[-1]
     with pytest.raises(IndexError):
         file[3]
+
+
+def test_a_row_is_read_by_its_place_alone_and_its_start_without_the_rest(tmp_path):
+    write_tsv(tmp_path / "x.tsv", ROWS)
+    file = TsvFile(tmp_path / "x.tsv")
+    row = file.row(1)
+    assert list(file.read_starts(3)) == [b"a\t1", "é€".encode()[:3], b"c\t\n"]
+    (tmp_path / "x.lineidx").unlink()
+    assert (str(row), row.num_bytes, row.read()) == (f"{tmp_path}/x.tsv:1", 9, ROWS[1])
+
+
+def test_a_row_of_a_file_that_was_cut_is_noticed(tmp_path):
+    write_tsv(tmp_path / "x.tsv", ROWS)
+    row = TsvFile(tmp_path / "x.tsv").row(2)
+    content = (tmp_path / "x.tsv").read_bytes()
+    for number in (1, 2, 4):
+        (tmp_path / "x.tsv").write_bytes(content[:-number])
+        with pytest.raises(ValueError, match=r"x\.tsv' ends in row 2"):
+            row.read()
 
 
 @pytest.mark.parametrize("columns", [1, 2])
@@ -70,3 +95,13 @@ def test_a_missing_file_is_named(tmp_path):
     write_manifest(tmp_path, ["a.tsv", "z.tsv"])
     with pytest.raises(FileNotFoundError, match=r"z\.tsv"):
         list_shards(tmp_path)
+
+
+def test_a_list_or_an_index_tells_a_folder_of_shards(tmp_path):
+    (tmp_path / "table.tsv").write_text("a table\n")
+    assert not holds_shards(tmp_path)
+    assert not holds_shards(tmp_path / "table.tsv")
+    write_tsv(tmp_path / "shards" / "x.tsv", ROWS)
+    assert holds_shards(tmp_path / "shards")
+    write_manifest(tmp_path, ["x.tsv"])
+    assert holds_shards(tmp_path)

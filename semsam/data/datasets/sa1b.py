@@ -76,11 +76,23 @@ def parse_annotations(text: bytes) -> list[dict[str, Any]]:
     Raises:
         ValueError: if it is not json, or an annotation has no ``segmentation``.
     """
-    content = json.loads(text)
-    annotations = content["annotations"] if isinstance(content, dict) else content
+    annotations, _ = split_json(text)
     if not all("segmentation" in annotation for annotation in annotations):
         raise ValueError("an annotation has no 'segmentation'")
     return annotations
+
+
+def split_json(text: bytes) -> tuple[Any, dict[str, Any]]:
+    """The annotations of a SA-1B json, unchecked, and the fields that stand beside them.
+
+    Raises:
+        ValueError: if it is not json.
+        KeyError: if it is an object without ``annotations``.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        return content, {}
+    return content.pop("annotations"), content
 
 
 def _parse_column(text: bytes) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,44 @@ from semsam.utils.file_io import atomic_write, write_json
 MANIFEST = "shards.json"
 #: What the writer of shards has packed so far; gone when all is.
 PROGRESS = "progress.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TsvRow:
+    """Where a row lies: enough to read it in any process, without the index.
+
+    Attributes:
+        path: the file with the row.
+        number: of the row in the file, from 0.
+        offset: of its first byte.
+        num_bytes: its length, with the line break.
+    """
+
+    path: Path
+    number: int
+    offset: int
+    num_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}"
+
+    def read(self) -> list[bytes]:
+        """Its columns.
+
+        Raises:
+            FileNotFoundError: if the file is gone.
+            ValueError: if the row does not begin and end where the index has it.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            line = file.read(self.num_bytes)
+            # The last row of a file may lack its line break.
+            is_row = line.find(b"\n") == len(line) - 1 or (b"\n" not in line and not file.read(1))
+        if len(line) < self.num_bytes:
+            raise ValueError(f"'{self.path}' ends in row {self.number}: it was cut")
+        if not is_row:
+            raise ValueError(f"the index of '{self.path}' counts no bytes; write it again")
+        return line.rstrip(b"\r\n").split(b"\t")
 
 
 class TsvFile:
@@ -57,15 +96,21 @@ class TsvFile:
         Raises:
             ValueError: if the index leads into the middle of a row.
         """
-        row = range(len(self))[item]
-        begin, end = self._offsets[row], self._offsets[row + 1]
-        with self.path.open("rb") as file:
-            file.seek(begin)
-            line = file.read(end - begin)
-        last = row == len(self) - 1
-        if line.find(b"\n") != len(line) - 1 and not (last and b"\n" not in line):
-            raise ValueError(f"the index of '{self.path}' counts no bytes; write it again")
-        return line.rstrip(b"\r\n").split(b"\t")
+        return self.row(item).read()
+
+    def row(self, item: int) -> TsvRow:
+        """Where a row lies; nothing is read."""
+        number = range(len(self))[item]
+        begin, end = map(int, self._offsets[number : number + 2])
+        return TsvRow(self.path, number, begin, end - begin)
+
+    def read_starts(self, num_bytes: int) -> Iterator[bytes]:
+        """The first bytes of each row, at most so many, without reading the megabytes behind."""
+        lengths = np.minimum(np.diff(self._offsets), num_bytes).tolist()
+        with self.path.open("rb", buffering=0) as file:
+            for offset, length in zip(self._offsets.tolist(), lengths, strict=False):
+                file.seek(offset)
+                yield file.read(length)
 
 
 def _read_index(path: Path) -> np.ndarray:
@@ -96,7 +141,7 @@ class TsvRecords:
 
     def __init__(self, folder: str | Path, parse: Callable[[bytes], dict[str, Any]]) -> None:
         self.shards = [TsvFile(path) for path in list_shards(folder)]
-        self.labels = [_labels_of(shard) for shard in self.shards]
+        self.labels = [find_labels(shard) for shard in self.shards]
         self._parse = parse
         self._ends = np.cumsum([len(shard) for shard in self.shards])
 
@@ -113,13 +158,13 @@ class TsvRecords:
         where = f"{self.shards[number].path}:{row}"
         labels = self.labels[number]
         with blame(where):
-            name, annotations, image = self.shards[number][row]
-            if labels is not None:
-                annotations = labels[row][-1]
+            name, annotations, image = read_columns(
+                self.shards[number].row(row), None if labels is None else labels.row(row)
+            )
             return {
                 "file_name": where,
                 "image_id": name.decode(),
-                "image_bytes": base64.b64decode(image, validate=True),
+                "image_bytes": image,
                 **self._parse(annotations),
             }
 
@@ -130,7 +175,32 @@ class TsvRecords:
         return number, item - int(self._ends[number]) + len(self.shards[number])
 
 
-def _labels_of(shard: TsvFile) -> TsvFile | None:
+def read_columns(row: TsvRow, labels: TsvRow | None = None) -> tuple[bytes, bytes, bytes]:
+    """What a row of an image holds.
+
+    Args:
+        row: of a shard whose rows are name, json of the annotations, base64 image.
+        labels: the row of its label file, if it has one.
+
+    Returns:
+        The name, the json, which is the label file's where there is one, and the image file.
+
+    Raises:
+        OSError, ValueError: if it has other columns or cannot be read.
+    """
+    name, annotations, image = row.read()
+    if labels is not None:
+        annotations = labels.read()[-1]
+    return name, annotations, base64.b64decode(image, validate=True)
+
+
+def find_labels(shard: TsvFile) -> TsvFile | None:
+    """The label file of a shard, ``NAME.label`` beside ``NAME.tsv``; None if it has none.
+
+    Raises:
+        FileNotFoundError: if its index is missing.
+        ValueError: if the index is damaged, or it has another number of rows than the shard.
+    """
     path = shard.path.with_suffix(".label")
     if not path.is_file():
         return None
@@ -171,6 +241,15 @@ def write_tsv(path: str | Path, rows: Iterable[Sequence[bytes]]) -> int:
 def write_manifest(folder: str | Path, shards: Sequence[str]) -> None:
     """List the shards of a folder by file name, so that a missing one is noticed."""
     write_json(Path(folder) / MANIFEST, {"shards": list(shards)})
+
+
+def holds_shards(folder: str | Path) -> bool:
+    """Whether a folder is one of shards: it has a list of shards, or an index.
+
+    A .tsv file alone is no sign of it: tables of all kinds lie among photos.
+    """
+    folder = Path(folder)
+    return (folder / MANIFEST).is_file() or any(folder.glob("*.lineidx"))
 
 
 def list_shards(folder: str | Path) -> list[Path]:
