@@ -35,7 +35,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         epilog="torchrun --nproc-per-node N annotate.py ... starts the workers of many machines.",
     )
     parser.add_argument("--config-file", required=True, help="yaml file")
-    parser.add_argument("images", help="folder of photos, or one photo")
+    parser.add_argument("images", help="folder of photos or of TSV shards, or one photo")
     parser.add_argument("output", help="folder for the results")
     parser.add_argument(
         "--save-img", action="store_true", help="leave a picture of each photo's named masks too"

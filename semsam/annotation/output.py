@@ -116,7 +116,7 @@ class ResultWriter:
             file.write(text)
         line = {
             "name": item.name,
-            "file_name": f"{item.name}{item.image.suffix}",
+            "file_name": item.file_name,
             "height": image_size[0],
             "width": image_size[1],
             "bytes": len(text),
