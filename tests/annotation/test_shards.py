@@ -196,7 +196,7 @@ def test_a_row_that_has_changed_is_done_again_and_no_other(images, shards, tmp_p
     )
     engine.run(tmp_path / "out")
     after = results(tmp_path / "out")
-    assert labeler.batches == [["photo_3"]]
+    assert labeler.batches == [["photo_0"], ["photo_3"]]
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"photo_0_semantic.json", "photo_3_semantic.json"}
     assert len(json.loads(after["photo_3_semantic.json"])["annotations"]) == 6
