@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--loop-masks", type=int, default=8, help="masks that go one by one")
     parser.add_argument("--batch-size", type=int, default=0, help="as OPEN_SET.BATCH_SIZE")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="", help="as ANNOTATION.DTYPE; of the batches only")
     parser.add_argument("--image", help="photo of at least 64 pixels; noise of 640 x 427 if absent")
     args = parser.parse_args()
 
@@ -59,6 +60,7 @@ def main() -> None:
         cfg = write_models(Path(folder))
         cfg.MODEL.DEVICE = args.device
         cfg.ANNOTATION.OPEN_SET.BATCH_SIZE = args.batch_size
+        cfg.ANNOTATION.DTYPE = args.dtype
         labeler = OpenSetLabeler(cfg)
         one_by_one = MaskByMask(cfg, labeler)
     seconds: dict[str, float] = defaultdict(float)

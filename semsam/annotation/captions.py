@@ -38,6 +38,7 @@ class BlipCaptioner:
         max_new_tokens: tokens after the one that begins a text, the end included. Transformers 4
             counted the first one too: its 20 are 19 here.
         batch_size: patches that are described at once.
+        dtype: of the weights; ``compute_dtype`` if None.
 
     Raises:
         RuntimeError: if it cannot be loaded.
@@ -50,10 +51,11 @@ class BlipCaptioner:
         key: str = "name",
         max_new_tokens: int = 20,
         batch_size: int = 16,
+        dtype: torch.dtype | None = None,
     ) -> None:
         from transformers import BlipForConditionalGeneration, BlipProcessor
 
-        self.model = load_model(BlipForConditionalGeneration, name, key, device)
+        self.model = load_model(BlipForConditionalGeneration, name, key, device, dtype)
         for layer in self.model.vision_model.encoder.layers:
             layer.self_attn = _Attention(layer.self_attn)
         self._processor = load_processor(BlipProcessor, name, key)

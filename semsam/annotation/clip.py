@@ -19,6 +19,8 @@ from .text_features import TextFeatures, tokenize
 
 #: Names of models that open_clip loads; the last is followed by ARCHITECTURE:WEIGHTS.
 OPEN_CLIP_PREFIXES = ("hf-hub:", "local-dir:", "open_clip:")
+#: open_clip's names of types; norms stay in float32 there.
+_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 class ClipEncoder(Protocol):
@@ -41,16 +43,19 @@ class TransformersClip:
         name: a folder, or a name on the hub.
         device: where it runs.
         key: the configuration key that names it, for messages.
+        dtype: of the weights; ``compute_dtype`` if None.
 
     Raises:
         RuntimeError: if it cannot be loaded.
     """
 
-    def __init__(self, name: str, device: torch.device, key: str) -> None:
+    def __init__(
+        self, name: str, device: torch.device, key: str, dtype: torch.dtype | None = None
+    ) -> None:
         from transformers import CLIPModel, CLIPProcessor
 
         self.device = device
-        self.model = load_model(CLIPModel, name, key, device)
+        self.model = load_model(CLIPModel, name, key, device, dtype)
         self._processor = load_processor(CLIPProcessor, name, key)
         self._limit = self.model.config.text_config.max_position_embeddings
         self.logit_scale = float(self.model.logit_scale.exp())
@@ -78,13 +83,16 @@ class OpenClip:
             ``local-dir:FOLDER``.
         device: where it runs.
         key: the configuration key that names it, for messages.
+        dtype: of the weights; ``compute_dtype`` if None.
 
     Raises:
         RuntimeError: if open_clip is not installed, or the model cannot be loaded.
         ValueError: if the name has no weights.
     """
 
-    def __init__(self, name: str, device: torch.device, key: str) -> None:
+    def __init__(
+        self, name: str, device: torch.device, key: str, dtype: torch.dtype | None = None
+    ) -> None:
         try:
             import open_clip
         except ImportError as error:
@@ -96,10 +104,10 @@ class OpenClip:
             architecture, _, weights = name.removeprefix("open_clip:").partition(":")
             if not weights:
                 raise ValueError(f"{key}: '{name}' is not open_clip:ARCHITECTURE:WEIGHTS")
-        precision = "fp16" if compute_dtype(device) == torch.float16 else "fp32"
+        self._dtype = dtype or compute_dtype(device)
         try:
             model, self._preprocess = open_clip.create_model_from_pretrained(
-                architecture, pretrained=weights, precision=precision, device=device
+                architecture, pretrained=weights, precision=_PRECISIONS[self._dtype], device=device
             )
             self._tokenize = open_clip.get_tokenizer(architecture)
         except (OSError, ValueError, RuntimeError) as error:
@@ -120,11 +128,13 @@ class OpenClip:
         from torchvision.transforms.functional import to_pil_image
 
         pixels = torch.stack([self._preprocess(to_pil_image(patch.cpu())) for patch in patches])
-        dtype = compute_dtype(self.device)
-        return normalize(self.model.encode_image(pixels.to(self.device, dtype)).float(), dim=-1)
+        pixels = pixels.to(self.device, self._dtype)
+        return normalize(self.model.encode_image(pixels).float(), dim=-1)
 
 
-def load_clip(name: str, device: torch.device, key: str) -> ClipEncoder:
+def load_clip(
+    name: str, device: torch.device, key: str, dtype: torch.dtype | None = None
+) -> ClipEncoder:
     """The CLIP of a name: ``open_clip:``, ``hf-hub:`` and ``local-dir:`` are open_clip's.
 
     Raises:
@@ -132,7 +142,7 @@ def load_clip(name: str, device: torch.device, key: str) -> ClipEncoder:
         ValueError: if the name is incomplete.
     """
     loader = OpenClip if name.startswith(OPEN_CLIP_PREFIXES) else TransformersClip
-    return loader(name, device, key)
+    return loader(name, device, key, dtype)
 
 
 class ClipScorer:

@@ -13,6 +13,7 @@ from semsam.modeling.build import resolve_device
 from .build import LABELER
 from .clip import ClipEncoder, ClipScorer, load_clip, read_vocabulary, top_names
 from .crops import SMALL, cut, image_tensor, photo_boxes
+from .pretrained import configured_dtype
 from .records import Labels, MaskedPhoto
 
 
@@ -61,7 +62,10 @@ class ClipLabeler:
         return {
             "vocabulary": read_vocabulary(node.VOCABULARY),
             "encoder": load_clip(
-                node.MODEL, resolve_device(cfg.MODEL.DEVICE), "ANNOTATION.CLIP.MODEL"
+                node.MODEL,
+                resolve_device(cfg.MODEL.DEVICE),
+                "ANNOTATION.CLIP.MODEL",
+                configured_dtype(cfg),
             ),
             "templates": node.TEMPLATES,
             "top_k": node.TOP_K,

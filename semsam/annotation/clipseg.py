@@ -29,17 +29,23 @@ class ClipSegDecider:
         device: where it runs.
         key: the configuration key that names it, for messages.
         batch_size: patches at once.
+        dtype: of the weights; ``compute_dtype`` if None.
 
     Raises:
         RuntimeError: if it cannot be loaded.
     """
 
     def __init__(
-        self, name: str, device: torch.device, key: str = "name", batch_size: int = 8
+        self,
+        name: str,
+        device: torch.device,
+        key: str = "name",
+        batch_size: int = 8,
+        dtype: torch.dtype | None = None,
     ) -> None:
         from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
-        self.model = load_model(CLIPSegForImageSegmentation, name, key, device)
+        self.model = load_model(CLIPSegForImageSegmentation, name, key, device, dtype)
         processor = load_processor(CLIPSegProcessor, name, key)
         self._device = device
         self._tokenizer = processor.tokenizer

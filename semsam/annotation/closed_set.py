@@ -17,6 +17,7 @@ from semsam.data.run_length import RunLengthMasks
 from semsam.data.semantic_mask import encode_semantic_mask
 
 from .build import LABELER
+from .pretrained import configured_dtype
 from .records import Labels, MaskedPhoto
 from .segmenters import Segmenter, load_segmenters
 
@@ -78,7 +79,13 @@ def build_segmenters(cfg: CfgNode) -> list[Segmenter]:
         RuntimeError: if a model cannot be loaded.
     """
     node = cfg.ANNOTATION.CLOSED_SET
-    return load_segmenters(node, "ANNOTATION.CLOSED_SET", cfg.MODEL.DEVICE, node.BATCH_SIZE)
+    return load_segmenters(
+        node,
+        "ANNOTATION.CLOSED_SET",
+        cfg.MODEL.DEVICE,
+        node.BATCH_SIZE,
+        configured_dtype(cfg),
+    )
 
 
 @LABELER.register

@@ -24,7 +24,7 @@ from semsam.modeling.build import resolve_device
 from .batching import Batches
 from .build import MASK_SOURCE
 from .mask_sources import Item, MaskSource
-from .pretrained import load_model, load_processor
+from .pretrained import configured_dtype, load_model, load_processor
 from .records import MaskedPhoto
 from .shards import open_photos
 
@@ -172,6 +172,7 @@ class TransformersMasks(ModelMasks):
             "crop_n_layers": masks.CROP_N_LAYERS,
             "crop_n_points_downscale_factor": masks.CROP_N_POINTS_DOWNSCALE_FACTOR,
             "min_mask_region_area": masks.MIN_MASK_REGION_AREA,
+            "dtype": configured_dtype(cfg),
         }
 
     def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:

@@ -25,6 +25,7 @@ from .clipseg import ClipSegDecider
 from .closed_set import read_masks, vote
 from .crops import LARGE, SMALL, cut, image_tensor, mask_in_patch, photo_boxes
 from .noun_phrases import NounPhrases
+from .pretrained import configured_dtype
 from .records import Labels, MaskedPhoto
 from .segmenters import Segmenter, load_segmenters
 
@@ -114,20 +115,21 @@ class OpenSetLabeler:
         """Arguments of ``__init__`` from ``cfg.ANNOTATION.OPEN_SET`` and ``MODEL.DEVICE``.
 
         Raises:
-            ValueError: as ``load_segmenters``.
+            ValueError: as ``load_segmenters`` and ``configured_dtype``.
             RuntimeError: if a model cannot be loaded.
         """
         node, key = cfg.ANNOTATION.OPEN_SET, "ANNOTATION.OPEN_SET"
         device = resolve_device(cfg.MODEL.DEVICE)
         size = node.BATCH_SIZE or (64 if device.type == "cuda" else 16)
+        dtype = configured_dtype(cfg)
         return {
             "noun_phrases": NounPhrases(node.SPACY_MODEL),
-            "segmenters": load_segmenters(node, key, str(device), node.SEGMENTER_BATCH_SIZE),
+            "segmenters": load_segmenters(node, key, str(device), node.SEGMENTER_BATCH_SIZE, dtype),
             "captioner": BlipCaptioner(
-                node.CAPTIONER, device, f"{key}.CAPTIONER", node.MAX_NEW_TOKENS, size
+                node.CAPTIONER, device, f"{key}.CAPTIONER", node.MAX_NEW_TOKENS, size, dtype
             ),
-            "scorer": ClipScorer(load_clip(node.CLIP, device, f"{key}.CLIP"), size),
-            "decider": ClipSegDecider(node.CLIPSEG, device, f"{key}.CLIPSEG", size),
+            "scorer": ClipScorer(load_clip(node.CLIP, device, f"{key}.CLIP", dtype), size),
+            "decider": ClipSegDecider(node.CLIPSEG, device, f"{key}.CLIPSEG", size, dtype),
             "top_k": node.TOP_K,
         }
 

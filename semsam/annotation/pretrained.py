@@ -9,6 +9,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from semsam.config import CfgNode
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 #: What a model's folder holds, for messages.
 FILES = "config.json, model.safetensors, the processor's json and the tokenizer's files"
 
@@ -16,6 +19,21 @@ FILES = "config.json, model.safetensors, the processor's json and the tokenizer'
 def compute_dtype(device: torch.device) -> torch.dtype:
     """What frozen models are computed in: float16 on a GPU, float32 on a CPU."""
     return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def configured_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """``cfg.ANNOTATION.DTYPE``; None where it leaves the choice.
+
+    Raises:
+        ValueError: if it is no type that models are computed in.
+    """
+    known = {"": None, **{str(t).removeprefix("torch."): t for t in _DTYPES}}
+    name = cfg.ANNOTATION.DTYPE
+    if name not in known:
+        raise ValueError(
+            f"ANNOTATION.DTYPE is one of {', '.join(filter(None, known))}, not '{name}'"
+        )
+    return known[name]
 
 
 def vision_batch_size(batch_size: int, device: torch.device) -> int:

@@ -15,6 +15,7 @@ from semsam.modeling.build import resolve_device
 
 from .build import LABELER
 from .crops import photo_boxes
+from .pretrained import configured_dtype
 from .records import Labels, MaskedPhoto
 
 
@@ -41,12 +42,13 @@ class RegionCaptionLabeler:
         """Arguments of ``__init__`` from ``cfg.ANNOTATION.REGION_CAPTION``."""
         node = cfg.ANNOTATION.REGION_CAPTION
         device = resolve_device(cfg.MODEL.DEVICE)
+        default = torch.bfloat16 if device.type == "cuda" else torch.float32
         captioner = RegionCaptioner.from_pretrained(
             node.MODEL,
             device=str(device),
             weights=node.WEIGHTS or None,
             regions_per_batch=node.BATCH_SIZE,
-            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+            dtype=configured_dtype(cfg) or default,
         )
         return {
             "captioner": captioner,

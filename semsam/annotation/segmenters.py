@@ -17,7 +17,7 @@ from semsam.modeling.build import resolve_device
 
 from .batching import Batches
 from .label_maps import model_label_map
-from .pretrained import compute_dtype, load_model, load_processor
+from .pretrained import load_model, load_processor
 
 #: Side at which Mask2Former's mask logits are turned into probabilities.
 _MASK2FORMER_SIDE = 384
@@ -36,6 +36,7 @@ class Segmenter:
         device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU if there is one.
         batch_size: photos a forward pass, to begin with; halved where memory runs out.
         key: the configuration key that names the model, for messages.
+        dtype: of the weights; ``compute_dtype`` if None.
 
     Attributes:
         labels: class id -> class name.
@@ -52,15 +53,15 @@ class Segmenter:
         device: str = "auto",
         batch_size: int = 4,
         key: str = "segmenter",
+        dtype: torch.dtype | None = None,
     ) -> None:
         import transformers as hf
 
         self.device = resolve_device(device)
-        self.dtype = compute_dtype(self.device)
         config: Any = load_processor(hf.AutoConfig, name, key)
         kind = config.model_type
         loader, self._scores = _KINDS.get(kind, _LOGITS)
-        self.model = load_model(getattr(hf, loader), name, key, self.device)
+        self.model = load_model(getattr(hf, loader), name, key, self.device, dtype)
         self.labels = model_label_map(config, name, labels)
         self._align_corners = kind == "segformer"
         if kind == "oneformer":
@@ -107,7 +108,7 @@ class Segmenter:
         inputs = {
             key: torch.cat([one[key] for one, _ in items]).to(self.device) for key in items[0][0]
         }
-        inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         scores = self._scores(self.model(**inputs))
         return [
             _best_class(one, size, self._align_corners)
@@ -115,7 +116,9 @@ class Segmenter:
         ]
 
 
-def load_segmenters(node: CfgNode, key: str, device: str, batch_size: int) -> list[Segmenter]:
+def load_segmenters(
+    node: CfgNode, key: str, device: str, batch_size: int, dtype: torch.dtype | None
+) -> list[Segmenter]:
     """The models of ``SEGMENTERS``, each with its table of ``LABEL_MAPS``.
 
     Args:
@@ -123,6 +126,7 @@ def load_segmenters(node: CfgNode, key: str, device: str, batch_size: int) -> li
         key: the node's own name, for messages.
         device: as for ``Segmenter``.
         batch_size: as for ``Segmenter``.
+        dtype: as for ``Segmenter``.
 
     Raises:
         ValueError: if there is none, not one label map a segmenter, or a map that does not fit.
@@ -137,7 +141,7 @@ def load_segmenters(node: CfgNode, key: str, device: str, batch_size: int) -> li
             f"{len(maps)} for {len(names)}"
         )
     return [
-        Segmenter(name, labels, device, batch_size, f"{key}.SEGMENTERS")
+        Segmenter(name, labels, device, batch_size, f"{key}.SEGMENTERS", dtype)
         for name, labels in zip(names, maps, strict=True)
     ]
 

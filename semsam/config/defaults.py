@@ -263,6 +263,9 @@ def _annotation() -> CN:
     node.IMAGES_PER_BATCH = 4
     # Threads that read, and as many that write.
     node.NUM_THREADS = 2
+    # What the labellers' models and TransformersMasks are computed in: float32, bfloat16, float16;
+    # "" is float32 on a CPU, and on a GPU float16, of RegionCaptionLabeler bfloat16.
+    node.DTYPE = ""
     masks = node.MASKS = CN()
     # Sa1bMasks, CocoMasks and TsvMasks read files, GeneratedMasks (Semantic-SAM, SAM) and
     # TransformersMasks (SAM to SAM 3) find masks.

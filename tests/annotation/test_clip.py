@@ -178,3 +178,7 @@ def test_a_model_of_open_clip_scores_as_it_does_alone(tmp_path):
             model.logit_scale.exp() * model.encode_image(pixels, normalize=True) @ text_features.T
         )
     np.testing.assert_allclose(found[2:], expected.numpy(), atol=1e-4)
+    rounded = load_clip(f"local-dir:{tmp_path}", CPU, "CLIP.MODEL", torch.bfloat16)
+    similarity = (rounded.encode_images(given) * encoder.encode_images(given)).sum(dim=1)
+    assert rounded.encode_text(NAMES).dtype == torch.float32
+    assert ((similarity > 0.99) & (similarity < 0.999999)).all()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from semsam.annotation.build import build_labelers
+from semsam.annotation.manifest import describe_models
 from semsam.annotation.open_set import OpenSetLabeler
 from semsam.annotation.records import MaskedPhoto
 from semsam.config import get_cfg, load_cfg
@@ -146,6 +147,21 @@ def test_a_mask_of_another_photo_is_an_error_that_names_the_photo(labeler):
     given = MaskedPhoto("yard.jpg", photo("a", 0).image[:30], photo("a", 1).annotations)
     with pytest.raises(ValueError, match=r"yard\.jpg: mask 0"):
         labeler.label([given])
+
+
+def test_every_model_is_computed_in_the_type_that_is_configured(folder):
+    cfg = tiny_cfg(folder)
+    cfg.ANNOTATION.DTYPE = "bfloat16"
+    (labeler,) = build_labelers(cfg)
+    models = describe_models(labeler)
+    assert len(models) == 5
+    # OneFormer's criterion, which is not used, has a float64 of its own.
+    assert all({"bfloat16"} <= {*m["dtype"]} <= {"bfloat16", "float64"} for m in models.values())
+    (labels,) = labeler.label([photo("a", 4)])
+    assert all(region["class_name"] in region["class_proposals"] for region in labels.regions)
+    cfg.ANNOTATION.DTYPE = "half"
+    with pytest.raises(ValueError, match=r"DTYPE is one of float32, bfloat16, float16, not 'half'"):
+        build_labelers(cfg)
 
 
 def test_a_label_map_is_needed_for_each_segmenter(folder):
