@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ..annotation.models import write_blip, write_clip, write_clipseg
 from ..annotation.photos import write_photos
 from ..annotation.sam_models import write_sam
+from ..annotation.segmenter_models import write_oneformer, write_segformer
 
 ROOT = Path(__file__).parents[2]
 COCO_ROOT = Path(os.environ.get("SEMSAM_DATA", "../shared/data")) / "coco"
@@ -87,16 +89,28 @@ def test_a_run_that_was_killed_twice_and_resumed_leaves_what_an_unbroken_one_lea
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COCO_ROOT.is_dir(), reason=f"no COCO in {COCO_ROOT}; see SEMSAM_DATA")
-def test_fifty_photos_of_coco_and_masks_of_a_random_sam_survive_kills_too(command, tmp_path):
+def test_fifty_photos_of_coco_that_tiny_models_mask_and_name_survive_kills_too(command, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for path in sorted((COCO_ROOT / "val2017").glob("*.jpg"))[:50]:
         (images / path.name).symlink_to(path.resolve())
-    masks = ["ANNOTATION.MASKS.NAME=TransformersMasks", "ANNOTATION.MASKS.POINTS_PER_SIDE=2"]
-    masks += ["ANNOTATION.MASKS.PRED_IOU_THRESH=-9.0", "ANNOTATION.MASKS.CROP_N_LAYERS=0"]
-    masks += ["ANNOTATION.MASKS.STABILITY_SCORE_THRESH=-1.0"]
-    masks += [f"ANNOTATION.MASKS.MODEL={write_sam(tmp_path / 'sam')}"]
-    check_kill_and_resume(command, images, tmp_path, *masks)
+    options = {
+        "LABELERS": ["OpenSetLabeler", "ClosedSetLabeler"],
+        "MASKS.NAME": "TransformersMasks",
+        "MASKS.MODEL": write_sam(tmp_path / "sam"),
+        "MASKS.POINTS_PER_SIDE": 2,
+        "MASKS.PRED_IOU_THRESH": -9.0,
+        "MASKS.STABILITY_SCORE_THRESH": -1.0,
+        "OPEN_SET.SEGMENTERS": [write_oneformer(tmp_path / "oneformer")],
+        "OPEN_SET.LABEL_MAPS": [""],
+        "OPEN_SET.CAPTIONER": write_blip(tmp_path / "blip"),
+        "OPEN_SET.CLIP": write_clip(tmp_path / "clip"),
+        "OPEN_SET.CLIPSEG": write_clipseg(tmp_path / "clipseg"),
+        "CLOSED_SET.SEGMENTERS": [write_segformer(tmp_path / "segformer")],
+        "CLOSED_SET.LABEL_MAPS": [""],
+    }
+    settings = [f"ANNOTATION.{key}={value}" for key, value in options.items()]
+    check_kill_and_resume(command, images, tmp_path, *settings)
 
 
 @pytest.mark.slow
