@@ -46,7 +46,7 @@ def describe_plan(engine: AnnotationEngine) -> str:
 
 def _count_masks(engine: AnnotationEngine, items: Any) -> str:
     if isinstance(engine.masks, ImageFiles):
-        return "found by a model"
+        return "found in each photo"
     known = engine.masks.count_masks()
     if known is not None:
         return str(known)
