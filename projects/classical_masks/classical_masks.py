@@ -19,12 +19,12 @@ def add_config(cfg: CfgNode) -> None:
     """Add the source's keys to ``cfg``; called because the yaml names this file in IMPORTS."""
     node = cfg.ANNOTATION.MASKS.CLASSICAL = CfgNode()
     # Regions of the finest level, about.
-    node.NUM_SUPERPIXELS = 1000
+    node.NUM_SUPERPIXELS = 2000
     # The most persistent regions are kept.
-    node.MAX_MASKS = 1000
+    node.MAX_MASKS = 200
     # Least and greatest share of the photo.
-    node.MIN_AREA = 0.0002
-    node.MAX_AREA = 0.05
+    node.MIN_AREA = 0.001
+    node.MAX_AREA = 0.1
 
 
 @MASK_SOURCE.register
