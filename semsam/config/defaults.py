@@ -95,6 +95,8 @@ def _model() -> CN:
     decoder.DIM_FEEDFORWARD = 2048
     # K: content tokens, and so masks, a prompt.
     decoder.NUM_TOKENS = 6
+    # Q: masks of an image that is asked for all it shows (generic segmentation); 0: it cannot be.
+    decoder.NUM_QUERIES = 0
     # Let prompts of one batch attend to each other at inference, as the original's demo did.
     decoder.CROSS_PROMPT_ATTENTION = False
     # Type embedding of a click at inference; the released models were used with 0 (box).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +56,12 @@ class ManyToManyCriterion(nn.Module):
             Scalars: the last layer's under their plain names, those of ``aux[i]`` with ``_i``.
             Images without instances and prompts that are not valid add nothing.
         """
-        pairs = self.match(output, instances, targets)
+        return self.supervise(output, instances, self.match(output, instances, targets))
+
+    def supervise(
+        self, output: PromptOutput, instances: list[Instances], pairs: list[Pairs]
+    ) -> dict[str, Tensor]:
+        """Weighted losses of pairs that were matched, as ``forward`` names them."""
         normalizer = mean_over_ranks(sum(map(len, pairs)), output.scores.device)
         losses: dict[str, Tensor] = {}
         for suffix, layer in named_layers(output):
@@ -68,10 +75,19 @@ class ManyToManyCriterion(nn.Module):
         output: PromptOutput,
         instances: list[Instances],
         targets: list[PromptTargets],
+        more: Sequence[Tensor] | None = None,
     ) -> list[Pairs]:
-        """The pairs of each image, matched at uniform points that an image's prompts share."""
+        """The pairs of each image, matched at uniform points that an image's prompts share.
+
+        Args:
+            output: as for ``forward``.
+            instances: as for ``forward``.
+            targets: as for ``forward``.
+            more: for each image (n, K, L) that is added to the cost of its n prompts.
+        """
         pairs = []
         for image, (inst, target) in enumerate(zip(instances, targets, strict=True)):
             points = self.losses.rand(1, self.losses.num_points, 2, device=output.scores.device)
-            pairs.append(self.matcher(output, inst, target, points[0], image))
+            cost = None if more is None else more[image]
+            pairs.append(self.matcher(output, inst, target, points[0], image, cost))
         return pairs

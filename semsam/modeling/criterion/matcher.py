@@ -87,6 +87,7 @@ class LevelMatcher:
         targets: PromptTargets,
         points: Tensor,
         image: int = 0,
+        more: Tensor | None = None,
     ) -> Pairs:
         """Match the prompts of one image.
 
@@ -97,12 +98,14 @@ class LevelMatcher:
             targets: of n prompts, at most as many as the output's; padding comes after them.
             points: (P, 2) x, y in [0, 1] of the padded frame, at which masks are compared.
             image: position of the image in the batch.
+            more: (n, K, L) that is added to the cost.
 
         Returns:
             Pairs by ascending prompt and mask; none for prompts that are not valid or have no
             target.
         """
-        cost = self.cost(output, instances, targets, points, image).cpu().numpy()
+        total = self.cost(output, instances, targets, points, image)
+        cost = (total if more is None else total + more).cpu().numpy()
         levels = targets.levels.cpu().numpy()
         valid = output.valid[image].cpu().numpy()
         triplets = [np.zeros((3, 0), dtype=np.int64)]

@@ -1,7 +1,8 @@
-"""The interactive Mask-DINO decoder of Semantic-SAM (section 3.1): a prompt -> K masks."""
+"""The Mask-DINO decoder of Semantic-SAM (section 3.1): a prompt -> K masks, an image -> Q."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,6 +38,9 @@ class MaskDINODecoder(nn.Module):
     layer's queries pass through the same mask, score and box heads. The tokens of one prompt see
     each other and the image, never another prompt, so a result does not depend on the batch.
 
+    Without a prompt the image itself is asked: ``answer_image`` gives masks of Q learned queries
+    that all see each other, for generic segmentation (Mask DINO, Li et al. 2022).
+
     Kept because the released weights need it: the norm is applied twice before the heads, and
     clicks use the box's type embedding at inference (``inference_click_type=0``) though training
     uses their own.
@@ -54,6 +58,7 @@ class MaskDINODecoder(nn.Module):
         cross_prompt_attention: at inference all prompts of a call attend to each other, as in the
             original's demo; results then depend on the batch.
         inference_click_type: type embedding of clicks at inference, 0 (box) or 1 (click).
+        num_queries: Q, masks of an image that is asked for everything; 0: it cannot be.
     """
 
     @configurable
@@ -71,6 +76,7 @@ class MaskDINODecoder(nn.Module):
         num_extra_tokens: int = 0,
         cross_prompt_attention: bool = False,
         inference_click_type: int = BOX,
+        num_queries: int = 0,
     ) -> None:
         super().__init__()
         if inference_click_type not in (BOX, CLICK):
@@ -93,6 +99,13 @@ class MaskDINODecoder(nn.Module):
         self.box_head = MLP(hidden_dim, hidden_dim, 4, 3)
         for parameter in self.box_head.layers[-1].parameters():
             nn.init.zeros_(parameter)
+        self.num_queries = num_queries
+        if num_queries:
+            self.query_embed = nn.Embedding(num_queries, hidden_dim)
+            self.query_anchors = nn.Embedding(num_queries, 4)
+            # Boxes of a third of the image, anywhere in it.
+            nn.init.uniform_(self.query_anchors.weight[:, :2], -3.0, 3.0)
+            nn.init.constant_(self.query_anchors.weight[:, 2:], -0.7)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_extra_tokens: int = 0) -> dict[str, Any]:
@@ -119,6 +132,7 @@ class MaskDINODecoder(nn.Module):
             "num_extra_tokens": num_extra_tokens,
             "cross_prompt_attention": node.CROSS_PROMPT_ATTENTION,
             "inference_click_type": node.INFERENCE_CLICK_TYPE,
+            "num_queries": node.NUM_QUERIES,
         }
 
     def prepare(self, features: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +175,48 @@ class MaskDINODecoder(nn.Module):
         reference = inverse_sigmoid(anchors).sigmoid().repeat_interleave(group, dim=1)
         if self.cross_prompt_attention and not self.training:
             group = max(group * number, 1)
+        states, references = self._refine(x, reference, features, group)
+        shape = (number, self.token_embed.num_embeddings, self.num_tokens)
+        output = self._outputs(states, references, features, prompts.valid, shape, predict_masks)
+        return replace(output, levels=level_order(self.num_tokens))
 
+    def answer_image(self, features: dict[str, Any], predict_masks: bool = True) -> PromptOutput:
+        """Answer each image, as if it were one prompt, with Q masks of whatever is in it.
+
+        Args:
+            features: from ``prepare``, with ``padded_size``.
+            predict_masks: False to leave the masks out.
+
+        Returns:
+            N is 1 and K is Q; no region head has further tokens. ``aux`` as of ``forward``.
+
+        Raises:
+            ValueError: if the decoder has no queries.
+        """
+        if not self.num_queries:
+            raise ValueError(
+                "this decoder has no object queries (MODEL.DECODER.NUM_QUERIES is 0), so that it "
+                "answers prompts only"
+            )
+        batch = len(features["values"][0])
+        x = self.query_embed.weight.expand(batch, -1, -1)
+        reference = self.query_anchors.weight.sigmoid().expand(batch, -1, -1)
+        states, references = self._refine(x, reference, features, self.num_queries)
+        valid = torch.ones(batch, 1, dtype=torch.bool, device=x.device)
+        shape = (1, self.num_queries, self.num_queries)
+        return self._outputs(states, references, features, valid, shape, predict_masks)
+
+    def _refine(
+        self, x: Tensor, reference: Tensor, features: dict[str, Any], group: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Queries (B, S, C) and anchors (B, S, 4) after each layer, the first anchors included.
+
+        Args:
+            x: (B, S, C) queries.
+            reference: (B, S, 4) their anchors.
+            features: from ``prepare``.
+            group: so many consecutive queries see each other.
+        """
         states, references = [], []
         with torch.autocast(x.device.type, enabled=False):
             # `refined` keeps the gradient that `reference`, handed to the next layer, has lost.
@@ -175,10 +230,30 @@ class MaskDINODecoder(nn.Module):
                 references.append(refined)
                 refined = (self.box_head(x) + inverse_sigmoid(reference)).sigmoid()
                 reference = refined.detach()
+        return states, references
 
+    def _outputs(
+        self,
+        states: list[Tensor],
+        references: list[Tensor],
+        features: dict[str, Any],
+        valid: Tensor,
+        shape: tuple[int, int, int],
+        predict_masks: bool,
+    ) -> PromptOutput:
+        """The last layer's answer; while training with the earlier layers'.
+
+        Args:
+            states: of each layer (B, N * T, C).
+            references: of each layer (B, N * T, 4), the anchors that it started from.
+            features: from ``prepare``.
+            valid: (B, N).
+            shape: N, T, and how many of the T are masks.
+            predict_masks: False to leave the masks out.
+        """
         first = 0 if self.training else len(states) - 1
         outputs = [
-            self._heads(state, anchor, features, prompts.valid, predict_masks)
+            self._heads(state, anchor, features, valid, shape, predict_masks)
             for state, anchor in zip(states[first:], references[first:], strict=True)
         ]
         outputs[-1].aux.extend(outputs[:-1])
@@ -211,18 +286,19 @@ class MaskDINODecoder(nn.Module):
         anchor: Tensor,
         features: dict[str, Any],
         valid: Tensor,
+        shape: tuple[int, int, int],
         predict_masks: bool,
     ) -> PromptOutput:
-        shape = (valid.shape[1], self.token_embed.num_embeddings)
+        *shape_of_tokens, number = shape
         # The second application of the same norm: the released weights were trained with it.
-        tokens = self.norm(state).unflatten(1, shape)
-        masked = tokens[:, :, : self.num_tokens]
+        tokens = self.norm(state).unflatten(1, shape_of_tokens)
+        masked = tokens[:, :, :number]
         scores = self.score_head(masked).squeeze(-1)
         mask_logits = scores.new_empty(*scores.shape, 0, 0)
         if predict_masks:
             kernels = self.mask_head(masked)
             mask_logits = torch.einsum("bnkc,bchw->bnkhw", kernels, features["mask_features"])
-        anchor = anchor.unflatten(1, shape)[:, :, : self.num_tokens]
+        anchor = anchor.unflatten(1, shape_of_tokens)[:, :, :number]
         boxes = (self.box_head(masked) + inverse_sigmoid(anchor)).sigmoid()
         return PromptOutput(
             mask_logits=mask_logits,
@@ -231,6 +307,5 @@ class MaskDINODecoder(nn.Module):
             tokens=tokens,
             valid=valid,
             padded_size=features["padded_size"],
-            levels=level_order(self.num_tokens),
             context=features,
         )
