@@ -102,6 +102,7 @@ def _model() -> CN:
 
     model.REGION_HEADS = CN({"NAMES": []})
     model.CAPTION = _caption()
+    model.TEXT_CLASS = _text_class()
 
     criterion = model.CRITERION = CN()
     criterion.NAME = "ManyToManyCriterion"
@@ -122,6 +123,45 @@ def _model() -> CN:
     # the best mask so far and, mostly, a click where it is wrong (SAM: 11).
     model.PROMPT_ROUNDS = 1
     return model
+
+
+def _text_class() -> CN:
+    """Masks in the space of a text encoder (TextClassHead, OpenVocabularyCriterion)."""
+    node = CN()
+    # The text encoder, as a classifier file names it; "" for any of as many channels.
+    node.TEXT_ENCODER = "open_clip:ViT-L-14:datacomp_xl_s13b_b90k"
+    # D, its channels.
+    node.EMBED_DIM = 768
+    # Layers from a token to the text space; 1 is one linear map (Semantic-SAM).
+    node.NUM_LAYERS = 3
+    # A second map, for the names of parts.
+    node.PARTS = False
+    # Tokens of their own for the masks' names; else the masks' tokens are read.
+    node.SEMANTIC_TOKENS = True
+    # A network for the token of each mask before the map.
+    node.HYPERNETWORKS = True
+    # A token that predicts how well the embedding of each mask fits the true name.
+    node.PREDICT_COSINE = True
+    # Texts may be prompts (SamDecoder).
+    node.TEXT_PROMPTS = False
+    # Logarithm of the scale of cosines: what it starts with, log(1 / 0.07), or what it is where it
+    # does not learn, whatever a checkpoint holds.
+    node.LOGIT_SCALE = 2.6592600369327783
+    node.LEARN_LOGIT_SCALE = True
+    # Losses. The mask's own are those of MODEL.CRITERION.
+    node.CONTRASTIVE_WEIGHT = 2.0
+    node.COSINE_WEIGHT = 1.0
+    # Which of a prompt's masks learns: the best by its mask and the best by its name ("uncoupled"),
+    # or the best by both together ("coupled").
+    node.CHOICE = "uncoupled"
+    # The best of the masks of an ambiguous prompt, whatever the prompt; else of those that answer a
+    # prompt of its kind.
+    node.ALL_LEVELS = False
+    # Compare with the texts of all processes.
+    node.GATHER = True
+    # Regions of one name are positives of each other, not negatives.
+    node.SHARED_NAMES = True
+    return node
 
 
 def _caption() -> CN:

@@ -20,12 +20,14 @@ and ``multi_scale``, or ``image_embedding``."""
 
 DECODER = Registry("DECODER")
 """``cls(cfg, num_extra_tokens)``; ``prepare(dict)`` -> dict, what depends on the image alone;
-``forward(dict, Prompts, predict_masks)`` -> PromptOutput; ``token_dim``."""
+``forward(dict, Prompts, predict_masks)`` -> PromptOutput; ``token_dim``; for heads that ask before
+it is built ``num_masks(cfg)``, K."""
 
 REGION_HEAD = Registry("REGION_HEAD")
-"""``cls(cfg, token_dim)``; ``num_tokens``; ``reads_masks``, whether it needs ``mask_logits``;
-``losses(PromptOutput, list[Instances], list[PromptTargets])`` -> dict of scalars;
-``inference(PromptOutput)`` -> dict of (B, N, ...)."""
+"""``cls(cfg, token_dim)``; ``num_tokens``, a number or a function of cfg; ``reads_masks``, whether it
+needs ``mask_logits``; ``losses(PromptOutput, list[Instances], list[PromptTargets])`` -> dict of
+scalars; ``inference(PromptOutput)`` -> dict of (B, N, ...). A head whose predictions others read
+has ``complete(PromptOutput)`` -> PromptOutput with them."""
 
 CRITERION = Registry("CRITERION")
 """``cls(cfg)``; ``forward(PromptOutput, list[Instances], list[PromptTargets])`` -> dict of weighted
@@ -37,6 +39,18 @@ def build_model(cfg: CfgNode) -> nn.Module:
     import_all_parts()
     model = META_ARCH.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     return model.to(resolve_device(cfg.MODEL.DEVICE))
+
+
+def extra_tokens(cfg: CfgNode) -> dict[str, int]:
+    """Tokens a prompt that each region head asks of the decoder, in the order in which they lie."""
+    asked = {name: REGION_HEAD.get(name).num_tokens for name in cfg.MODEL.REGION_HEADS.NAMES}
+    return {name: n(cfg) if callable(n) else n for name, n in asked.items()}
+
+
+def first_token_of_head(cfg: CfgNode, name: str) -> int:
+    """Where the tokens of a region head begin among all the heads' tokens."""
+    asked = extra_tokens(cfg)
+    return sum(list(asked.values())[: list(asked).index(name)])
 
 
 def import_all_parts() -> None:

@@ -24,6 +24,7 @@ PLANNED = {"semantic": "text encoder and class heads"}
 
 #: Systems whose fixtures state no kind, and the tests that find them.
 OWN_LAYOUT = {
+    "open_vocabulary_sam": "test_open_vocabulary_sam",
     "sam": "test_sam",
     "sca": "test_sca, test_lsj and test_caption_metrics",
     "ssa": "test_ssa_*",
