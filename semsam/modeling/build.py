@@ -24,8 +24,8 @@ DECODER = Registry("DECODER")
 it is built ``num_masks(cfg)``, K."""
 
 REGION_HEAD = Registry("REGION_HEAD")
-"""``cls(cfg, token_dim)``; ``num_tokens``, a number or a function of cfg; ``reads_masks``, whether it
-needs ``mask_logits``; ``losses(PromptOutput, list[Instances], list[PromptTargets])`` -> dict of
+"""``cls(cfg, token_dim)``; ``num_tokens``, a number or a function of cfg; ``reads_masks``, whether
+it needs ``mask_logits``; ``losses(PromptOutput, list[Instances], list[PromptTargets])`` -> dict of
 scalars; ``inference(PromptOutput)`` -> dict of (B, N, ...). A head whose predictions others read
 has ``complete(PromptOutput)`` -> PromptOutput with them."""
 

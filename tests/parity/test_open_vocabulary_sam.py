@@ -14,8 +14,10 @@ from torch.nn import functional as F
 from semsam.checkpoint import load_weights
 from semsam.config import get_cfg
 from semsam.modeling import build_model
+from semsam.modeling.criterion import OpenVocabularyCriterion
+from semsam.modeling.criterion.text_losses import contrastive_terms, cosine_error
 from semsam.modeling.region_heads.text_class import TextClassHead
-from semsam.structures import Prompts
+from semsam.structures import Instances, PromptOutput, Prompts, PromptTargets, TextPrediction
 
 from .golden import GOLDEN
 
@@ -190,3 +192,114 @@ def test_prompts_are_answered_as_by_the_original(fixture, case):
 def test_scale_equals_the_original(fixture, what):
     head = fixture.model.region_heads["TextClassHead"]
     assert head.scale().item() == pytest.approx(fixture.forward["temperature_exp"].item(), rel=1e-5)
+
+
+class LossFixture:
+    """Predictions for regions, all of which have a mask and a name, and the original's losses."""
+
+    def __init__(self, folder):
+        self.meta = json.loads((folder / "losses.json").read_text())
+        arrays = np.load(folder / "losses.npz")
+        self.arrays = {k: torch.from_numpy(v) for k, v in arrays.items()}
+        self.leaves = {
+            name: self.arrays[f"in_{name}"].clone().requires_grad_()
+            for name in ("pred_masks", "pred_semantic", "pred_iou", "pred_cosine")
+        }
+
+    def __getitem__(self, key):
+        return self.arrays[key]
+
+    def criterion(self, choice="uncoupled"):
+        weights = self.meta["weights"]
+        return OpenVocabularyCriterion(
+            focal_weight=20 * weights["CombinedLoss"],
+            dice_weight=weights["CombinedLoss"],
+            iou_weight=weights["MSE_Loss"],
+            contrastive_weight=weights["SymmetricContrastiveLoss"],
+            cosine_weight=weights["Cosine_MSE_Loss"],
+            choice=choice,
+            shared_names=False,
+        )
+
+    def losses(self, choice, tau):
+        """Of the regions as the prompts of one image."""
+        masks = self["in_target_masks"]
+        size = tuple(masks.shape[1:])
+        regions = torch.arange(len(masks))
+        leaves = self.leaves
+        output = PromptOutput(
+            mask_logits=leaves["pred_masks"][None],
+            scores=leaves["pred_iou"][None],
+            boxes=None,
+            tokens=torch.zeros(1, len(masks), 0, 0),
+            valid=torch.ones(1, len(masks), dtype=torch.bool),
+            padded_size=size,
+            text=TextPrediction(
+                embeddings=F.normalize(leaves["pred_semantic"], dim=-1)[None],
+                parts=None,
+                cosines=leaves["pred_cosine"][None],
+                logit_scale=torch.tensor(tau).exp(),
+            ),
+        )
+        instances = Instances(size, gt_masks=masks, gt_text_embeddings=self["in_semantic_target"])
+        targets = PromptTargets(regions, regions[:, None])
+        return self.criterion(choice)(output, [instances], [targets])
+
+
+def loss_cases(*what):
+    if not folders("losses.npz"):
+        return cases("losses.npz", *what)
+    return [
+        pytest.param(LossFixture(f), w, id=f"{SYSTEM}/{f.name}/{w}")
+        for f in folders("losses.npz")
+        for w in what
+    ]
+
+
+@pytest.mark.parametrize(("fixture", "what"), loss_cases("contrastive"))
+def test_contrastive_loss_of_every_mask_equals_the_original(fixture, what):
+    embeddings = F.normalize(fixture["in_pred_semantic"], dim=-1)
+    names = F.normalize(fixture["in_semantic_target"], dim=-1)
+    recorded = [k for k in fixture.arrays if k.startswith("contrastive_t")]
+    assert recorded
+    for key in recorded:
+        tau = float(key.split("__")[0].removeprefix("contrastive_t"))
+        scale = torch.tensor(tau).exp()
+        from_names, from_masks = contrastive_terms(embeddings, names, scale, shared_names=False)
+        # The original adds the mean over all names to every mask.
+        assert_close((from_names.mean() + from_masks) / 2, fixture[key], key)
+
+
+@pytest.mark.parametrize(("fixture", "what"), loss_cases("cosine"))
+def test_cosine_loss_of_every_mask_equals_the_original(fixture, what):
+    error = cosine_error(
+        fixture["in_pred_cosine"], fixture["in_pred_semantic"], fixture["in_semantic_target"]
+    )
+    assert_close(error, fixture["cosine_mse__semantic_loss"], what, atol=1e-6)
+
+
+@pytest.mark.parametrize(("fixture", "what"), loss_cases("masks"))
+def test_mask_losses_of_every_mask_equal_the_original(fixture, what):
+    terms = fixture.criterion().mask_terms(
+        fixture["in_pred_masks"], fixture["in_pred_iou"], fixture["in_target_masks"]
+    )
+    both = terms["loss_mask_focal"] + terms["loss_mask_dice"]
+    assert_close(both, fixture["combined__mask_loss"], what)
+    assert_close(terms["loss_iou"], fixture["mse_iou__mask_loss"], what, atol=1e-6)
+
+
+@pytest.mark.parametrize(("fixture", "choice"), loss_cases("uncoupled", "coupled"))
+def test_total_losses_and_their_gradients_equal_the_original(fixture, choice):
+    losses = fixture.losses(choice, tau=1.0)
+    semantic = losses["loss_contrastive"] + losses["loss_cosine"]
+    total = sum(losses.values())
+    ours = {
+        "mask_loss": total - semantic,
+        "semantic_loss": semantic,
+        "total_loss": total,
+    }
+    expected = fixture.meta["totals"][choice]
+    assert {k: v.item() for k, v in ours.items()} == pytest.approx(expected, rel=1e-5)
+    gradients = torch.autograd.grad(total, list(fixture.leaves.values()))
+    for name, gradient in zip(fixture.leaves, gradients, strict=True):
+        assert_close(gradient, fixture[f"{choice}__grad_{name}"], name, atol=1e-5)

@@ -180,7 +180,9 @@ class SamDecoder(nn.Module):
         empty = prompts.valid & (counts == 0) & ~prompts.has_box & ~prompts.has_text
         if bool(empty.any()):
             image, prompt = empty.nonzero()[0].tolist()
-            raise ValueError(f"prompt {prompt} of image {image} has neither a point nor a box nor a text")
+            raise ValueError(
+                f"prompt {prompt} of image {image} has neither a point nor a box nor a text"
+            )
         kinds = 8 * counts + 4 * prompts.has_text + 2 * prompts.has_box + prompts.has_mask
         kinds = kinds.masked_fill(~prompts.valid, -1).flatten()
         rows = [(kinds == kind).nonzero()[:, 0] for kind in kinds.unique().tolist() if kind >= 0]

@@ -127,7 +127,7 @@ class TextClassHead(nn.Module):
         return replace(output, text=text, aux=[self.complete(layer) for layer in output.aux])
 
     def project(self, output: PromptOutput, name: str = "whole") -> Tensor:
-        """(B, N, K, D) embeddings of any length, in the space of ``"whole"`` or ``"part"`` names."""
+        """(B, N, K, D) embeddings of any length, for ``"whole"`` names or ``"part"`` names."""
         first = self.first_name_token
         tokens = output.tokens[:, :, first : first + self.num_masks]
         if self.hypernetworks is not None:
