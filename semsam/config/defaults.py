@@ -102,6 +102,7 @@ def _model() -> CN:
 
     model.REGION_HEADS = CN({"NAMES": []})
     model.CAPTION = _caption()
+    model.TEXT = _text()
 
     criterion = model.CRITERION = CN()
     criterion.NAME = "ManyToManyCriterion"
@@ -122,6 +123,26 @@ def _model() -> CN:
     # the best mask so far and, mostly, a click where it is wrong (SAM: 11).
     model.PROMPT_ROUNDS = 1
     return model
+
+
+def _text() -> CN:
+    """The text encoder that gives classes of an open vocabulary."""
+    text = CN()
+    # ClipTextEncoder (frozen), or LanguageEncoder, Semantic-SAM's, which learns.
+    text.NAME = "ClipTextEncoder"
+    # CLIP: a folder or a name on the hub; open_clip's are open_clip:ARCHITECTURE:WEIGHTS,
+    # hf-hub:OWNER/NAME and local-dir:FOLDER. LanguageEncoder: its tokenizer.
+    text.MODEL = ""
+    # Of LanguageEncoder. Tokens that are read.
+    text.CONTEXT_LENGTH = 18
+    text.WIDTH = 512
+    text.NUM_LAYERS = 12
+    text.NUM_HEADS = 8
+    # D, channels of the space that tokens and texts share.
+    text.DIM_PROJ = 512
+    # Tokens see those before them alone.
+    text.CAUSAL = True
+    return text
 
 
 def _caption() -> CN:
