@@ -52,11 +52,14 @@ def build_text_encoder(cfg: CfgNode) -> TextEncoder:
     """Build the text encoder that ``cfg.MODEL.TEXT.NAME`` names, on ``MODEL.DEVICE``.
 
     Raises:
-        ValueError: if there is no such encoder, or the key is empty.
+        ValueError: if there is no such encoder, or no model is named.
         RuntimeError: if its model cannot be loaded.
     """
     import_all_parts()
-    return TEXT_ENCODER.get(cfg.MODEL.TEXT.NAME)(cfg)
+    encoder = TEXT_ENCODER.get(cfg.MODEL.TEXT.NAME)(cfg)
+    if isinstance(encoder, nn.Module):
+        encoder.to(resolve_device(cfg.MODEL.DEVICE))
+    return encoder
 
 
 def import_all_parts() -> None:

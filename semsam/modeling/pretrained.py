@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+#: What says which processor or tokenizer a folder holds, if not its config.json.
+_PROCESSOR_FILES = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 #: What a model's folder holds, for messages.
 FILES = "config.json, model.safetensors, the processor's json and the tokenizer's files"
 
@@ -58,7 +60,7 @@ def load_model(
     """
     model: nn.Module
     try:
-        _check_folder(name)
+        _check_folder(name, ("config.json",))
         model, report = loader.from_pretrained(
             name, dtype=dtype or compute_dtype(device), output_loading_info=True
         )
@@ -83,7 +85,7 @@ def load_processor(loader: Any, name: str, key: str, **kwargs: Any) -> Any:
         RuntimeError: if it cannot be found or read.
     """
     try:
-        _check_folder(name)
+        _check_folder(name, ("config.json", *_PROCESSOR_FILES))
         return loader.from_pretrained(name, **kwargs)
     except (OSError, ValueError, TypeError) as error:
         raise _unusable(name, key, error) from error
@@ -108,12 +110,13 @@ def pixel_values(processor: Any, patches: Sequence[Tensor]) -> Tensor:
     )
 
 
-def _check_folder(name: str) -> None:
+def _check_folder(name: str, wanted: Sequence[str]) -> None:
+    """The folder has one of the wanted files."""
     # A name on the hub is NAME or OWNER/NAME; transformers would look for any path there.
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if Path(name).is_dir():
-        if not Path(name, "config.json").is_file():
-            raise FileNotFoundError("the folder has no config.json")
+        if not any(Path(name, file).is_file() for file in wanted):
+            raise FileNotFoundError(f"the folder has no {wanted[0]}")
     elif is_path:
         raise FileNotFoundError("there is no such folder")
 
