@@ -103,6 +103,7 @@ def _model() -> CN:
     model.REGION_HEADS = CN({"NAMES": []})
     model.CAPTION = _caption()
     model.TEXT_CLASS = _text_class()
+    model.TEXT = _text()
 
     criterion = model.CRITERION = CN()
     criterion.NAME = "ManyToManyCriterion"
@@ -128,9 +129,7 @@ def _model() -> CN:
 def _text_class() -> CN:
     """Masks in the space of a text encoder (TextClassHead, OpenVocabularyCriterion)."""
     node = CN()
-    # The text encoder, as a classifier file names it; "" for any of as many channels.
-    node.TEXT_ENCODER = "open_clip:ViT-L-14:datacomp_xl_s13b_b90k"
-    # D, its channels.
+    # D, channels of the text encoder (MODEL.TEXT).
     node.EMBED_DIM = 768
     # Layers from a token to the text space; 1 is one linear map (Semantic-SAM).
     node.NUM_LAYERS = 3
@@ -162,6 +161,26 @@ def _text_class() -> CN:
     # Regions of one name are positives of each other, not negatives.
     node.SHARED_NAMES = True
     return node
+
+
+def _text() -> CN:
+    """The text encoder that gives classes of an open vocabulary."""
+    text = CN()
+    # ClipTextEncoder (frozen), or LanguageEncoder, Semantic-SAM's, which learns.
+    text.NAME = "ClipTextEncoder"
+    # CLIP: a folder or a name on the hub; open_clip's are open_clip:ARCHITECTURE:WEIGHTS,
+    # hf-hub:OWNER/NAME and local-dir:FOLDER. LanguageEncoder: its tokenizer.
+    text.MODEL = ""
+    # Of LanguageEncoder. Tokens that are read.
+    text.CONTEXT_LENGTH = 18
+    text.WIDTH = 512
+    text.NUM_LAYERS = 12
+    text.NUM_HEADS = 8
+    # D, channels of the space that tokens and texts share.
+    text.DIM_PROJ = 512
+    # Tokens see those before them alone.
+    text.CAUSAL = True
+    return text
 
 
 def _caption() -> CN:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from semsam.config import CfgNode
 from semsam.utils.registry import Registry
+
+if TYPE_CHECKING:
+    from .text.encoder import TextEncoder
 
 META_ARCH = Registry("META_ARCH")
 """``forward(list[dict])`` -> dict of losses (training) or list of ``{"instances": Instances}``."""
@@ -33,6 +38,10 @@ CRITERION = Registry("CRITERION")
 """``cls(cfg)``; ``forward(PromptOutput, list[Instances], list[PromptTargets])`` -> dict of weighted
 scalars."""
 
+TEXT_ENCODER = Registry("TEXT_ENCODER")
+"""``cls(cfg)``; called with N texts -> (N, D) float32 of unit length; ``dim``, D; ``name``, which
+files that are made with it record (``semsam/modeling/text/encoder.py``)."""
+
 
 def build_model(cfg: CfgNode) -> nn.Module:
     """Build the meta-architecture that ``cfg.MODEL.META_ARCHITECTURE`` names, on its device."""
@@ -53,9 +62,31 @@ def first_token_of_head(cfg: CfgNode, name: str) -> int:
     return sum(list(asked.values())[: list(asked).index(name)])
 
 
+def build_text_encoder(cfg: CfgNode) -> TextEncoder:
+    """Build the text encoder that ``cfg.MODEL.TEXT.NAME`` names, on ``MODEL.DEVICE``.
+
+    Raises:
+        ValueError: if there is no such encoder, or no model is named.
+        RuntimeError: if its model cannot be loaded.
+    """
+    import_all_parts()
+    encoder = TEXT_ENCODER.get(cfg.MODEL.TEXT.NAME)(cfg)
+    if isinstance(encoder, nn.Module):
+        encoder.to(resolve_device(cfg.MODEL.DEVICE))
+    return encoder
+
+
 def import_all_parts() -> None:
     """Import every part that ships with semsam, so that the registries are full."""
-    from . import backbone, criterion, decoder, meta_arch, pixel_decoder, region_heads  # noqa: F401
+    from . import (  # noqa: F401
+        backbone,
+        criterion,
+        decoder,
+        meta_arch,
+        pixel_decoder,
+        region_heads,
+        text,
+    )
 
 
 def resolve_device(name: str) -> torch.device:

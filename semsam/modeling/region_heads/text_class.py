@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from semsam.config import CfgNode, configurable
 from semsam.layers.blocks import MLP
 from semsam.modeling.build import DECODER, REGION_HEAD, first_token_of_head
+from semsam.modeling.text.classifier import Classifier, check_encoder, class_scores
+from semsam.modeling.text.encoder import model_label
 from semsam.structures import Instances, PromptOutput, PromptTargets, TextPrediction
 
 #: Largest logarithm of the scale, as CLIP was trained: a cosine counts a hundred times at most.
@@ -40,7 +42,7 @@ class TextClassHead(nn.Module):
         predict_cosine: it has a token that predicts how well each embedding fits.
         logit_scale: logarithm of the scale of cosines, at the start of training.
         learn_logit_scale: else the scale stays what it is here, whatever a checkpoint holds.
-        text_encoder: name of the text encoder, as a classifier has it; "" for any.
+        text_encoder: label of the text encoder that the embeddings are trained for; "" for any.
     """
 
     reads_masks = False
@@ -109,7 +111,7 @@ class TextClassHead(nn.Module):
             "predict_cosine": node.PREDICT_COSINE,
             "logit_scale": node.LOGIT_SCALE,
             "learn_logit_scale": node.LEARN_LOGIT_SCALE,
-            "text_encoder": node.TEXT_ENCODER,
+            "text_encoder": model_label(cfg.MODEL.TEXT.MODEL),
         }
 
     def complete(self, output: PromptOutput) -> PromptOutput:
@@ -141,6 +143,24 @@ class TextClassHead(nn.Module):
         if self.fixed_logit_scale is not None:
             return self.logit_scale.new_tensor(self.fixed_logit_scale).exp()
         return self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+
+    def score(self, embeddings: Tensor, classifier: Classifier, reduction: str = "max") -> Tensor:
+        """Logits of a vocabulary.
+
+        Args:
+            embeddings: (..., D) unit-norm, of ``complete``.
+            classifier: C names; its weights are best on the embeddings' device.
+            reduction: what is taken of a name's sentences, ``"max"`` or ``"mean"``.
+
+        Returns:
+            (..., C) float32.
+
+        Raises:
+            ValueError: if the classifier was built with another text encoder, or channels differ.
+        """
+        if self.text_encoder:
+            check_encoder(classifier, self.text_encoder)
+        return class_scores(embeddings, classifier, self.scale().detach(), reduction)
 
     def losses(
         self,
