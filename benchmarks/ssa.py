@@ -28,9 +28,9 @@ from torch.nn.functional import interpolate
 from semsam.annotation.closed_set import read_masks
 from semsam.annotation.crops import LARGE, SMALL, cut, image_tensor, photo_boxes
 from semsam.annotation.open_set import OpenSetLabeler
-from semsam.annotation.pretrained import load_model, load_processor
 from semsam.annotation.records import MaskedPhoto
 from semsam.config import get_cfg
+from semsam.modeling.pretrained import load_model, load_processor
 
 _TEXT = """a an the of on in with and at by man woman dog cat bird horse car bus train boat street
 road house roof wall window door table chair bed lamp clock book cup plate bowl tree grass flower

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from .batching import Batches
-from .crops import pixel_values
-from .pretrained import load_model, load_processor, vision_batch_size
+from semsam.modeling.pretrained import load_model, load_processor, pixel_values, vision_batch_size
+from semsam.utils.batching import Batches
 
 
 class _Attention(nn.Module):

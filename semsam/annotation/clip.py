@@ -1,10 +1,8 @@
-"""CLIP, of transformers or open_clip: how well names fit patches."""
+"""How well names fit patches, by CLIP."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,137 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .batching import Batches
-from .crops import pixel_values
-from .pretrained import compute_dtype, load_model, load_processor
-from .text_features import TextFeatures, tokenize
-
-#: Names of models that open_clip loads; the last is followed by ARCHITECTURE:WEIGHTS.
-OPEN_CLIP_PREFIXES = ("hf-hub:", "local-dir:", "open_clip:")
-#: open_clip's names of types; norms stay in float32 there.
-_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-
-
-class ClipEncoder(Protocol):
-    """The two towers of a CLIP model."""
-
-    device: torch.device
-    logit_scale: float
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """(N, D) features of unit length; what is beyond the model's limit is not read."""
-
-    def encode_images(self, patches: Sequence[Tensor]) -> Tensor:
-        """(N, D) features of unit length of (3, h, w) uint8 patches."""
-
-
-class TransformersClip:
-    """CLIP of transformers.
-
-    Args:
-        name: a folder, or a name on the hub.
-        device: where it runs.
-        key: the configuration key that names it, for messages.
-        dtype: of the weights; ``compute_dtype`` if None.
-
-    Raises:
-        RuntimeError: if it cannot be loaded.
-    """
-
-    def __init__(
-        self, name: str, device: torch.device, key: str, dtype: torch.dtype | None = None
-    ) -> None:
-        from transformers import CLIPModel, CLIPProcessor
-
-        self.device = device
-        self.model = load_model(CLIPModel, name, key, device, dtype)
-        self._processor = load_processor(CLIPProcessor, name, key)
-        self._limit = self.model.config.text_config.max_position_embeddings
-        self.logit_scale = float(self.model.logit_scale.exp())
-
-    @torch.inference_mode()
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """As ``ClipEncoder``."""
-        tokens = tokenize(self._processor.tokenizer, texts, self._limit)
-        output = self.model.get_text_features(**tokens.to(self.device))
-        return normalize(output.pooler_output.float(), dim=-1)
-
-    @torch.inference_mode()
-    def encode_images(self, patches: Sequence[Tensor]) -> Tensor:
-        """As ``ClipEncoder``."""
-        pixels = pixel_values(self._processor.image_processor, patches)
-        output = self.model.get_image_features(pixels.to(self.device, self.model.dtype))
-        return normalize(output.pooler_output.float(), dim=-1)
-
-
-class OpenClip:
-    """CLIP of open_clip.
-
-    Args:
-        name: ``open_clip:ARCHITECTURE:WEIGHTS`` (a tag, or a file), ``hf-hub:OWNER/NAME`` or
-            ``local-dir:FOLDER``.
-        device: where it runs.
-        key: the configuration key that names it, for messages.
-        dtype: of the weights; ``compute_dtype`` if None.
-
-    Raises:
-        RuntimeError: if open_clip is not installed, or the model cannot be loaded.
-        ValueError: if the name has no weights.
-    """
-
-    def __init__(
-        self, name: str, device: torch.device, key: str, dtype: torch.dtype | None = None
-    ) -> None:
-        try:
-            import open_clip
-        except ImportError as error:
-            raise RuntimeError(
-                f"{key}: '{name}' needs open_clip: pip install open_clip_torch"
-            ) from error
-        architecture, weights = name, None
-        if name.startswith("open_clip:"):
-            architecture, _, weights = name.removeprefix("open_clip:").partition(":")
-            if not weights:
-                raise ValueError(f"{key}: '{name}' is not open_clip:ARCHITECTURE:WEIGHTS")
-        self._dtype = dtype or compute_dtype(device)
-        try:
-            model, self._preprocess = open_clip.create_model_from_pretrained(
-                architecture, pretrained=weights, precision=_PRECISIONS[self._dtype], device=device
-            )
-            self._tokenize = open_clip.get_tokenizer(architecture)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise RuntimeError(f"{key}: cannot load '{name}': {error}") from error
-        self.device = device
-        self.model: Any = model.requires_grad_(False).eval()
-        self.logit_scale = float(self.model.logit_scale.exp())
-
-    @torch.inference_mode()
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """As ``ClipEncoder``."""
-        tokens = self._tokenize(list(texts)).to(self.device)
-        return normalize(self.model.encode_text(tokens).float(), dim=-1)
-
-    @torch.inference_mode()
-    def encode_images(self, patches: Sequence[Tensor]) -> Tensor:
-        """As ``ClipEncoder``."""
-        from torchvision.transforms.functional import to_pil_image
-
-        pixels = torch.stack([self._preprocess(to_pil_image(patch.cpu())) for patch in patches])
-        pixels = pixels.to(self.device, self._dtype)
-        return normalize(self.model.encode_image(pixels).float(), dim=-1)
-
-
-def load_clip(
-    name: str, device: torch.device, key: str, dtype: torch.dtype | None = None
-) -> ClipEncoder:
-    """The CLIP of a name: ``open_clip:``, ``hf-hub:`` and ``local-dir:`` are open_clip's.
-
-    Raises:
-        RuntimeError: if it cannot be loaded.
-        ValueError: if the name is incomplete.
-    """
-    loader = OpenClip if name.startswith(OPEN_CLIP_PREFIXES) else TransformersClip
-    return loader(name, device, key, dtype)
+from semsam.modeling.text.clip import ClipEncoder
+from semsam.modeling.text.features import TextFeatures
+from semsam.modeling.text.templates import fill_templates
+from semsam.utils.batching import Batches
 
 
 class ClipScorer:
@@ -183,7 +54,7 @@ class ClipScorer:
         Returns:
             (M, D) of unit length.
         """
-        texts = [template.format(name) for name in names for template in templates]
+        texts = fill_templates(names, templates)
         features = self._text_features(texts).unflatten(0, (len(names), len(templates)))
         return normalize(features.mean(dim=1), dim=-1)
 
@@ -208,28 +79,3 @@ def top_names(names: Sequence[str], logits: NDArray[np.floating], k: int) -> lis
         k: how many are kept.
     """
     return [names[i] for i in np.argsort(-logits, kind="stable")[:k]]
-
-
-def read_vocabulary(entries: Sequence[str]) -> list[str]:
-    """Names in their order, each once.
-
-    Args:
-        entries: names, or .txt files with a name a line.
-
-    Raises:
-        FileNotFoundError: if a file does not exist.
-        ValueError: if there is no name.
-    """
-    names: list[str] = []
-    for entry in entries:
-        if not entry.endswith(".txt"):
-            names.append(entry.strip())
-            continue
-        path = Path(entry)
-        if not path.is_file():
-            raise FileNotFoundError(f"vocabulary '{entry}' does not exist")
-        names += [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [name for name in dict.fromkeys(names) if name]
-    if not found:
-        raise ValueError("the vocabulary has no name: list names, or a .txt file of them")
-    return found

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 
 from semsam.config import CfgNode, configurable
+from semsam.data.vocabulary import read_vocabulary
 from semsam.modeling.build import resolve_device
+from semsam.modeling.pretrained import read_dtype
+from semsam.modeling.text.clip import ClipEncoder, load_clip
+from semsam.modeling.text.templates import check_templates
 
 from .build import LABELER
-from .clip import ClipEncoder, ClipScorer, load_clip, read_vocabulary, top_names
+from .clip import ClipScorer, top_names
 from .crops import SMALL, cut, image_tensor, photo_boxes
-from .pretrained import configured_dtype
 from .records import Labels, MaskedPhoto
 
 
@@ -45,8 +48,7 @@ class ClipLabeler:
     ) -> None:
         if not vocabulary:
             raise ValueError("ANNOTATION.CLIP.VOCABULARY is empty")
-        if not templates or not all(template.count("{}") == 1 for template in templates):
-            raise ValueError(f"ANNOTATION.CLIP.TEMPLATES need one {{}} each, got {templates}")
+        check_templates(templates, "ANNOTATION.CLIP.TEMPLATES")
         self.vocabulary = list(vocabulary)
         self.top_k = top_k
         self.threshold = threshold
@@ -65,7 +67,7 @@ class ClipLabeler:
                 node.MODEL,
                 resolve_device(cfg.MODEL.DEVICE),
                 "ANNOTATION.CLIP.MODEL",
-                configured_dtype(cfg),
+                read_dtype(cfg.ANNOTATION.DTYPE, "ANNOTATION.DTYPE"),
             ),
             "templates": node.TEMPLATES,
             "top_k": node.TOP_K,

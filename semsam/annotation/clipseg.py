@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .batching import Batches
-from .pretrained import load_model, load_processor, vision_batch_size
-from .text_features import TextFeatures, tokenize
+from semsam.modeling.pretrained import load_model, load_processor, vision_batch_size
+from semsam.modeling.text.features import TextFeatures, tokenize
+from semsam.utils.batching import Batches
 
 #: Height and width that a patch is stretched to.
 INPUT_SIZE = 512

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from semsam.config import CfgNode, configurable
 from semsam.data.run_length import RunLengthMasks
 from semsam.data.semantic_mask import encode_semantic_mask
+from semsam.modeling.pretrained import read_dtype
 
 from .build import LABELER
-from .pretrained import configured_dtype
 from .records import Labels, MaskedPhoto
 from .segmenters import Segmenter, load_segmenters
 
@@ -84,7 +84,7 @@ def build_segmenters(cfg: CfgNode) -> list[Segmenter]:
         "ANNOTATION.CLOSED_SET",
         cfg.MODEL.DEVICE,
         node.BATCH_SIZE,
-        configured_dtype(cfg),
+        read_dtype(cfg.ANNOTATION.DTYPE, "ANNOTATION.DTYPE"),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,22 +103,3 @@ def mask_in_patch(masks: RunLengthMasks, index: int, box: NDArray[np.int64]) -> 
         inside = columns[left - x : right - x, top - y : bottom - y].T
         found[top - y1 : bottom - y1, left - x1 : right - x1] = inside
     return found
-
-
-def pixel_values(processor: Any, patches: Sequence[Tensor]) -> Tensor:
-    """(N, 3, h, w) input of a transformers model.
-
-    Args:
-        processor: transformers' image processor.
-        patches: N of (3, h, w) uint8.
-    """
-    # One by one: resized by its short side, a patch of two pixels by a thousand is large. Of one
-    # three pixels high the layout could not be told from the shape.
-    return torch.cat(
-        [
-            processor(images=patch, input_data_format="channels_first", return_tensors="pt")[
-                "pixel_values"
-            ]
-            for patch in patches
-        ]
-    )

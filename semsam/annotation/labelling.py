@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from .batching import is_out_of_memory
+from semsam.utils.batching import is_out_of_memory
+
 from .records import Labels, MaskedPhoto
 
 logger = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ from semsam.inference.amg_utils import (
     mask_box,
 )
 from semsam.modeling.build import resolve_device
+from semsam.modeling.pretrained import load_model, load_processor, read_dtype
+from semsam.utils.batching import Batches
 
-from .batching import Batches
 from .build import MASK_SOURCE
 from .mask_sources import Item, MaskSource
-from .pretrained import configured_dtype, load_model, load_processor
 from .records import MaskedPhoto
 from .shards import open_photos
 
@@ -172,7 +172,7 @@ class TransformersMasks(FoundMasks):
             "crop_n_layers": masks.CROP_N_LAYERS,
             "crop_n_points_downscale_factor": masks.CROP_N_POINTS_DOWNSCALE_FACTOR,
             "min_mask_region_area": masks.MIN_MASK_REGION_AREA,
-            "dtype": configured_dtype(cfg),
+            "dtype": read_dtype(cfg.ANNOTATION.DTYPE, "ANNOTATION.DTYPE"),
         }
 
     def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:

@@ -17,15 +17,16 @@ from torch import Tensor
 from semsam.config import CfgNode, configurable
 from semsam.data.run_length import RunLengthMasks
 from semsam.modeling.build import resolve_device
+from semsam.modeling.pretrained import read_dtype
+from semsam.modeling.text.clip import load_clip
 
 from .build import LABELER
 from .captions import BlipCaptioner
-from .clip import ClipScorer, load_clip, top_names
+from .clip import ClipScorer, top_names
 from .clipseg import ClipSegDecider
 from .closed_set import read_masks, vote
 from .crops import LARGE, SMALL, cut, image_tensor, mask_in_patch, photo_boxes
 from .noun_phrases import NounPhrases
-from .pretrained import configured_dtype
 from .records import Labels, MaskedPhoto
 from .segmenters import Segmenter, load_segmenters
 
@@ -115,13 +116,13 @@ class OpenSetLabeler:
         """Arguments of ``__init__`` from ``cfg.ANNOTATION.OPEN_SET`` and ``MODEL.DEVICE``.
 
         Raises:
-            ValueError: as ``load_segmenters`` and ``configured_dtype``.
+            ValueError: as ``load_segmenters`` and ``read_dtype``.
             RuntimeError: if a model cannot be loaded.
         """
         node, key = cfg.ANNOTATION.OPEN_SET, "ANNOTATION.OPEN_SET"
         device = resolve_device(cfg.MODEL.DEVICE)
         size = node.BATCH_SIZE or (64 if device.type == "cuda" else 16)
-        dtype = configured_dtype(cfg)
+        dtype = read_dtype(cfg.ANNOTATION.DTYPE, "ANNOTATION.DTYPE")
         return {
             "noun_phrases": NounPhrases(node.SPACY_MODEL),
             "segmenters": load_segmenters(node, key, str(device), node.SEGMENTER_BATCH_SIZE, dtype),

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from semsam.config import CfgNode, configurable
 from semsam.inference.captioner import RegionCaptioner
 from semsam.modeling.build import resolve_device
+from semsam.modeling.pretrained import read_dtype
 
 from .build import LABELER
 from .crops import photo_boxes
-from .pretrained import configured_dtype
 from .records import Labels, MaskedPhoto
 
 
@@ -48,7 +48,7 @@ class RegionCaptionLabeler:
             device=str(device),
             weights=node.WEIGHTS or None,
             regions_per_batch=node.BATCH_SIZE,
-            dtype=configured_dtype(cfg) or default,
+            dtype=read_dtype(cfg.ANNOTATION.DTYPE, "ANNOTATION.DTYPE") or default,
         )
         return {
             "captioner": captioner,

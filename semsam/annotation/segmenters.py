@@ -14,10 +14,10 @@ from torch.nn.functional import interpolate, max_pool2d, pad
 
 from semsam.config import CfgNode
 from semsam.modeling.build import resolve_device
+from semsam.modeling.pretrained import load_model, load_processor
+from semsam.utils.batching import Batches
 
-from .batching import Batches
 from .label_maps import model_label_map
-from .pretrained import load_model, load_processor
 
 #: Side at which Mask2Former's mask logits are turned into probabilities.
 _MASK2FORMER_SIDE = 384

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from semsam.utils.file_io import PathManager
 
 from .convert import convert_semantic_sam, convert_swin, is_semantic_sam, strip_prefixes
+from .convert_ovsam import convert_open_vocabulary_sam, is_open_vocabulary_sam
 from .convert_sam import (
     convert_segment_anything,
     convert_transformers_sam,
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 #: Files with the key names of others: how they are known, and their translation.
 _FAMILIES = [
     (is_semantic_sam, convert_semantic_sam),
+    (is_open_vocabulary_sam, convert_open_vocabulary_sam),
     (is_segment_anything, convert_segment_anything),
     (is_sca, convert_sca),
     (is_transformers_sam, convert_transformers_sam),
@@ -50,8 +53,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], FrozenParts | 
     """Read the model's tensors of a checkpoint, and which parts of the model it leaves out.
 
     Args:
-        path: ``.safetensors``, a torch file that holds a state dict or ``{"model": ...}``, or a
-            folder that transformers saved, in one file or several; a local path or a url.
+        path: ``.safetensors``, a torch file that holds a state dict, ``{"model": ...}`` or
+            ``{"model_state_dict": ...}``, or a folder that transformers saved, in one file or
+            several; a local path or a url.
 
     Returns:
         Key -> tensor on the CPU; None where the file leaves nothing out.
@@ -98,6 +102,8 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], FrozenParts | None]:
         if content.get("frozen"):
             frozen = FrozenParts.from_dict(content["frozen"])
         content = content["model"]
+    elif isinstance(content, dict) and isinstance(content.get("model_state_dict"), dict):
+        content = content["model_state_dict"]
     if not isinstance(content, dict) or not content:
         raise ValueError(f"'{path}' holds no state dict")
     strangers = [key for key, value in content.items() if not isinstance(value, Tensor)]
@@ -109,9 +115,10 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], FrozenParts | None]:
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a whole model: our own files, or officially released ones (Semantic-SAM, SAM).
 
-    A region head of which the file knows nothing keeps its initialisation, and a warning says so:
-    that is how a new head starts from released weights. Parts that a file of ours leaves out are
-    loaded from where it says they came from, and their digest must be the one that it states.
+    A region head of which the file knows nothing keeps its initialisation, with its tokens in the
+    decoder, and so does an encoder of text prompts; a warning says so. That is how a new head
+    starts from released weights. Parts that a file of ours leaves out are loaded from where it says
+    they came from, and their digest must be the one that it states.
 
     Args:
         model: filled in place.
@@ -132,10 +139,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             break
     else:
         state_dict = {strip_prefixes(key): value for key, value in state_dict.items()}
-    new_heads = _heads_without_weights(model, state_dict)
-    for name in new_heads:
-        logger.warning("'%s' has no weights for the head '%s'; it starts afresh", path, name)
-    allowed = tuple(f"region_heads.{name}." for name in new_heads)
+    new_parts = _parts_without_weights(model, state_dict)
+    for name in new_parts:
+        logger.warning("'%s' has no weights for %s; it starts afresh", path, _spoken(name))
+    allowed = tuple(f"{name}." for name in new_parts)
     _load_strictly(model, state_dict, str(path), allowed_missing=allowed)
     logger.info("loaded %d tensors from '%s'", len(state_dict), path)
 
@@ -218,9 +225,22 @@ def _listed(keys: list[str]) -> str:
     return ", ".join(keys[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _heads_without_weights(model: nn.Module, state_dict: dict[str, Tensor]) -> list[str]:
-    heads = getattr(model, "region_heads", {})
-    return [n for n in heads if not any(k.startswith(f"region_heads.{n}.") for k in state_dict)]
+def _parts_without_weights(model: nn.Module, state_dict: dict[str, Tensor]) -> list[str]:
+    """Parts that may be new to a file: heads, their tokens, and the encoder of text prompts."""
+
+    def holds(keys: Iterable[str], name: str) -> bool:
+        return any(key.startswith(f"{name}.") for key in keys)
+
+    heads = [f"region_heads.{name}" for name in getattr(model, "region_heads", {})]
+    heads = [name for name in heads if not holds(state_dict, name)]
+    parts = ["decoder.text_encoder", *(["decoder.extra_tokens"] if heads else [])]
+    own = model.state_dict()
+    return heads + [name for name in parts if holds(own, name) and not holds(state_dict, name)]
+
+
+def _spoken(part: str) -> str:
+    kind, name = part.split(".")
+    return f"the head '{name}'" if kind == "region_heads" else f"'{part}'"
 
 
 def _resize_bias_table(table: Tensor, length: int) -> Tensor:

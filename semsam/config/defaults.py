@@ -104,6 +104,8 @@ def _model() -> CN:
 
     model.REGION_HEADS = CN({"NAMES": []})
     model.CAPTION = _caption()
+    model.TEXT_CLASS = _text_class()
+    model.TEXT = _text()
 
     criterion = model.CRITERION = CN()
     criterion.NAME = "ManyToManyCriterion"
@@ -124,6 +126,63 @@ def _model() -> CN:
     # the best mask so far and, mostly, a click where it is wrong (SAM: 11).
     model.PROMPT_ROUNDS = 1
     return model
+
+
+def _text_class() -> CN:
+    """Masks in the space of a text encoder (TextClassHead, OpenVocabularyCriterion)."""
+    node = CN()
+    # D, channels of the text encoder (MODEL.TEXT).
+    node.EMBED_DIM = 768
+    # Layers from a token to the text space; 1 is one linear map (Semantic-SAM).
+    node.NUM_LAYERS = 3
+    # A second map, for the names of parts.
+    node.PARTS = False
+    # Tokens of their own for the masks' names; else the masks' tokens are read.
+    node.SEMANTIC_TOKENS = True
+    # A network for the token of each mask before the map.
+    node.HYPERNETWORKS = True
+    # A token that predicts how well the embedding of each mask fits the true name.
+    node.PREDICT_COSINE = True
+    # Texts may be prompts (SamDecoder).
+    node.TEXT_PROMPTS = False
+    # Logarithm of the scale of cosines: what it starts with, log(1 / 0.07), or what it is where it
+    # does not learn, whatever a checkpoint holds.
+    node.LOGIT_SCALE = 2.6592600369327783
+    node.LEARN_LOGIT_SCALE = True
+    # Losses. The mask's own are those of MODEL.CRITERION.
+    node.CONTRASTIVE_WEIGHT = 2.0
+    node.COSINE_WEIGHT = 1.0
+    # Which of a prompt's masks learns: the best by its mask and the best by its name ("uncoupled"),
+    # or the best by both together ("coupled").
+    node.CHOICE = "uncoupled"
+    # The best of the masks of an ambiguous prompt, whatever the prompt; else of those that answer a
+    # prompt of its kind.
+    node.ALL_LEVELS = False
+    # Compare with the texts of all processes.
+    node.GATHER = True
+    # Regions of one name are positives of each other, not negatives.
+    node.SHARED_NAMES = True
+    return node
+
+
+def _text() -> CN:
+    """The text encoder that gives classes of an open vocabulary."""
+    text = CN()
+    # ClipTextEncoder (frozen), or LanguageEncoder, Semantic-SAM's, which learns.
+    text.NAME = "ClipTextEncoder"
+    # CLIP: a folder or a name on the hub; open_clip's are open_clip:ARCHITECTURE:WEIGHTS,
+    # hf-hub:OWNER/NAME and local-dir:FOLDER. LanguageEncoder: its tokenizer.
+    text.MODEL = ""
+    # Of LanguageEncoder. Tokens that are read.
+    text.CONTEXT_LENGTH = 18
+    text.WIDTH = 512
+    text.NUM_LAYERS = 12
+    text.NUM_HEADS = 8
+    # D, channels of the space that tokens and texts share.
+    text.DIM_PROJ = 512
+    # Tokens see those before them alone.
+    text.CAUSAL = True
+    return text
 
 
 def _caption() -> CN:

@@ -9,7 +9,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from pycocotools import mask as coco_mask
+from torchvision.ops import batched_nms
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
@@ -72,6 +74,31 @@ def cut_by_crop(
         abs(side - crop) <= tolerance and abs(side - image) > tolerance
         for side, crop, image in zip(box, crop_box, (0, 0, width, height), strict=True)
     )
+
+
+def non_maximum_suppression(
+    boxes: Sequence[Sequence[float]],
+    scores: Sequence[float],
+    threshold: float,
+    groups: Sequence[int] | None = None,
+) -> list[int]:
+    """Indices of boxes that no better box overlaps too much, best first.
+
+    Args:
+        boxes: N of XYXY.
+        scores: N.
+        threshold: IoU above which the worse of two boxes goes.
+        groups: N numbers; boxes of one group alone compete. None: all do.
+    """
+    if not boxes:
+        return []
+    keep = batched_nms(
+        torch.tensor(boxes, dtype=torch.float32),
+        torch.tensor(scores, dtype=torch.float32),
+        torch.tensor(groups or [0] * len(boxes), dtype=torch.long),
+        threshold,
+    )
+    return keep.tolist()
 
 
 def outer_boxes(records: Sequence[dict[str, Any]]) -> np.ndarray:

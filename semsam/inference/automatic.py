@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torchvision.ops import batched_nms
 
 from semsam.modeling.postprocessing import upsample_map
 from semsam.structures import Prompts
@@ -29,6 +28,7 @@ from .amg_utils import (
     encode_mask,
     fill_small_holes,
     mask_box,
+    non_maximum_suppression,
     point_grid,
 )
 from .predictor import (
@@ -327,15 +327,7 @@ def _boxes(candidates: list[_Candidate]) -> list[Box]:
 
 def _suppress(items: list[T], boxes: list[Box], scores: list[float], threshold: float) -> list[T]:
     """Non-maximum suppression; the survivors come best first."""
-    if not items:
-        return items
-    keep = batched_nms(
-        torch.tensor(boxes, dtype=torch.float32),
-        torch.tensor(scores, dtype=torch.float32),
-        torch.zeros(len(items), dtype=torch.long),
-        threshold,
-    )
-    return [items[i] for i in keep.tolist()]
+    return [items[i] for i in non_maximum_suppression(boxes, scores, threshold)]
 
 
 def _parallel(function: Callable[[Any], R], items: Iterable[Any]) -> list[R]:

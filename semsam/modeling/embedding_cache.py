@@ -31,6 +31,7 @@ _NOT_OF_THE_ENCODER = (
     "DECODER",
     "REGION_HEADS",
     "CAPTION",
+    "TEXT",
     "CRITERION",
     "PROMPT_ROUNDS",
 )

@@ -39,12 +39,13 @@ def correct(
 
     The best answer is the one with the highest predicted score. A click lies on a cell of its error
     region, drawn uniformly; it is a foreground one where the mask lacks the cell. A prompt that is
-    answered without error gets a click inside its mask.
+    answered without error gets a click inside its mask. Where an image has no masks nobody knows
+    what is wrong, and no click is given.
 
     Args:
         output: of the decoder; masks as they are answered become masks as they are asked.
         prompts: of the round before.
-        instances: ``gt_masks`` of each image in the network's input frame.
+        instances: ``gt_masks`` of each image, if it has any, in the network's input frame.
         targets: ``seeds`` say which mask a prompt asks for.
         click: add the click; the mask alone otherwise.
         rand: source of uniform draws.
@@ -56,9 +57,10 @@ def correct(
     if not click:
         return following
     predicted, truth = masks > 0, torch.zeros_like(masks, dtype=torch.bool)
+    known = torch.tensor([inst.has("gt_masks") for inst in instances], device=masks.device)
     for image, (inst, target) in enumerate(zip(instances, targets, strict=True)):
         wanted = target.seeds.clamp(min=0)
-        if len(inst):
+        if len(inst) and inst.has("gt_masks"):
             cells = shrink_masks(inst.gt_masks, output.padded_size, (size[0], size[1]))
             truth[image, : len(wanted)] = cells[wanted]
     wrong = predicted ^ truth
@@ -67,6 +69,7 @@ def correct(
     draws = rand(*wrong.shape, device=wrong.device).masked_fill(~wrong, -1.0)
     cell = draws.flatten(2).argmax(-1)
     labels = truth.flatten(2).gather(2, cell[..., None])[..., 0].long()
+    labels = labels.masked_fill(~known[:, None], -1)
     return following.with_clicks(_centres(cell, (size[0], size[1]), output.padded_size), labels)
 
 

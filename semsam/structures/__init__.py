@@ -4,7 +4,7 @@ from .boxes import Boxes, box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, masks_to_boxes
 from .image_list import ImageList
 from .instances import Instances
 from .photo_format import PhotoFormat
-from .prompts import PromptOutput, Prompts, PromptTargets
+from .prompts import PromptOutput, Prompts, PromptTargets, TextPrediction
 
 __all__ = [
     "Boxes",
@@ -14,6 +14,7 @@ __all__ = [
     "PromptOutput",
     "PromptTargets",
     "Prompts",
+    "TextPrediction",
     "box_cxcywh_to_xyxy",
     "box_xyxy_to_cxcywh",
     "masks_to_boxes",

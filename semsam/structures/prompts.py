@@ -34,6 +34,9 @@ class Prompts:
         masks: (B, N, h, w) float32 logits over the padded frame, at the stride that the decoder
             gives them (SAM's earlier answer); (B, N, 0, 0) if no prompt has one.
         has_mask: (B, N) bool.
+        texts: (B, N, D) float32 vectors of a text encoder, zeros where ``has_text`` is False;
+            (B, N, 0) if no prompt has one.
+        has_text: (B, N) bool.
         valid: (B, N) bool.
     """
 
@@ -44,6 +47,8 @@ class Prompts:
     has_box: Tensor
     masks: Tensor
     has_mask: Tensor
+    texts: Tensor
+    has_text: Tensor
     valid: Tensor
 
     @staticmethod
@@ -82,6 +87,8 @@ class Prompts:
             has_box=torch.zeros(1, number, dtype=torch.bool, device=points.device),
             masks=points.new_zeros(1, number, 0, 0),
             has_mask=torch.zeros(1, number, dtype=torch.bool, device=points.device),
+            texts=points.new_zeros(1, number, 0),
+            has_text=torch.zeros(1, number, dtype=torch.bool, device=points.device),
             valid=torch.ones(1, number, dtype=torch.bool, device=points.device),
         )
 
@@ -97,8 +104,26 @@ class Prompts:
                 left or top one.
         """
         boxes = _check_boxes(boxes)
-        nowhere = torch.full((len(boxes), 1), -1, dtype=torch.long, device=boxes.device)
-        return Prompts.from_points(boxes.new_zeros(len(boxes), 1, 2), nowhere).with_boxes(boxes)
+        return Prompts._of_nothing(len(boxes), boxes.device).with_boxes(boxes)
+
+    @staticmethod
+    def from_texts(texts: Tensor) -> Prompts:
+        """Texts alone about one image, without a place.
+
+        Args:
+            texts: (N, D) vectors of a text encoder.
+
+        Raises:
+            ValueError: if the shape is another, or a vector is not finite.
+        """
+        texts = torch.as_tensor(texts, dtype=torch.float32)
+        return Prompts._of_nothing(len(texts), texts.device).with_texts(texts)
+
+    @staticmethod
+    def _of_nothing(number: int, device: torch.device) -> Prompts:
+        """Prompts of one image that do not say anything yet."""
+        nowhere = torch.full((number, 1), -1, dtype=torch.long, device=device)
+        return Prompts.from_points(torch.zeros(number, 1, 2, device=device), nowhere)
 
     def with_boxes(self, boxes: Tensor) -> Prompts:
         """The same prompts on one image, each with a box of (N, 4) besides.
@@ -129,9 +154,26 @@ class Prompts:
             raise ValueError(f"{tuple(self.valid.shape)} prompts, but masks {tuple(masks.shape)}")
         return replace(self, masks=masks, has_mask=torch.ones_like(self.has_mask))
 
+    def with_texts(self, texts: Tensor) -> Prompts:
+        """The same prompts on one image, each with a text besides: (N, D) of a text encoder.
+
+        Raises:
+            ValueError: as ``from_texts``, or if the number differs.
+        """
+        texts = torch.as_tensor(texts, dtype=torch.float32)
+        if texts.dim() != 2 or not texts.shape[1] or not bool(texts.isfinite().all()):
+            raise ValueError(f"texts must be (N, D) finite vectors, got {tuple(texts.shape)}")
+        if len(texts) != self.num_prompts:
+            raise ValueError(f"{self.num_prompts} prompts, but {len(texts)} texts")
+        return replace(self, texts=texts[None], has_text=torch.ones_like(self.has_text))
+
     @staticmethod
     def cat(parts: list[Prompts]) -> Prompts:
-        """Join prompts of the same images, one after the other along N."""
+        """Join prompts of the same images, one after the other along N.
+
+        Raises:
+            ValueError: if texts are of encoders of different widths.
+        """
         return _join(parts, 1, [p.num_prompts for p in parts])
 
     @staticmethod
@@ -139,14 +181,15 @@ class Prompts:
         """Stack the prompts of several images, padded to the longest.
 
         Raises:
-            ValueError: if the list is empty.
+            ValueError: if the list is empty, or texts are of encoders of different widths.
         """
         if not parts:
             raise ValueError("a batch needs the prompts of at least one image")
         return _join(parts, 0, [max(p.num_prompts for p in parts)] * len(parts))
 
-    def _pad(self, number: int, each: int, mask_size: tuple[int, int]) -> Prompts:
+    def _pad(self, number: int, each: int, mask_size: tuple[int, int], text_dim: int) -> Prompts:
         more_n, more_p = number - self.num_prompts, each - self.points.shape[2]
+        more_d = text_dim - self.texts.shape[2]
         more_h, more_w = (a - b for a, b in zip(mask_size, self.masks.shape[2:], strict=True))
         pad = torch.nn.functional.pad
         return Prompts(
@@ -157,6 +200,8 @@ class Prompts:
             has_box=pad(self.has_box, (0, more_n)),
             masks=pad(self.masks, (0, more_w, 0, more_h, 0, more_n)),
             has_mask=pad(self.has_mask, (0, more_n)),
+            texts=pad(self.texts, (0, more_d, 0, more_n)),
+            has_text=pad(self.has_text, (0, more_n)),
             valid=pad(self.valid, (0, more_n)),
         )
 
@@ -186,7 +231,11 @@ def _join(parts: list[Prompts], dim: int, numbers: list[int]) -> Prompts:
     """Concatenate along ``dim``, each padded to its number of prompts and the largest P, h, w."""
     each = max(p.points.shape[2] for p in parts)
     size = (max(p.masks.shape[2] for p in parts), max(p.masks.shape[3] for p in parts))
-    padded = [p._pad(number, each, size) for p, number in zip(parts, numbers, strict=True)]
+    widths = sorted({p.texts.shape[2] for p in parts} - {0})
+    if len(widths) > 1:
+        raise ValueError(f"prompts have texts of {widths} channels: use one text encoder")
+    dim_d = widths[0] if widths else 0
+    padded = [p._pad(n, each, size, dim_d) for p, n in zip(parts, numbers, strict=True)]
     return Prompts(*(torch.cat([getattr(p, f.name) for p in padded], dim) for f in fields(Prompts)))
 
 
@@ -218,6 +267,33 @@ class PromptTargets:
 
 
 @dataclass(frozen=True)
+class TextPrediction:
+    """Where a region head sees each mask in the space of a text encoder.
+
+    Attributes:
+        embeddings: (B, N, K, D) unit-norm, in the space of the names of whole things.
+        parts: (B, N, K, D) unit-norm, in that of the names of parts; None if not predicted.
+        cosines: (B, N, K) predicted cosine of ``embeddings`` with the vector of the true name; None
+            if not predicted.
+        logit_scale: scalar; a cosine times it is a logit.
+    """
+
+    embeddings: Tensor
+    parts: Tensor | None
+    cosines: Tensor | None
+    logit_scale: Tensor
+
+    def select_masks(self, order: list[int]) -> TextPrediction:
+        """Keep some of the K masks, in the given order."""
+        return replace(
+            self,
+            embeddings=self.embeddings[:, :, order],
+            parts=None if self.parts is None else self.parts[:, :, order],
+            cosines=None if self.cosines is None else self.cosines[:, :, order],
+        )
+
+
+@dataclass(frozen=True)
 class PromptOutput:
     """What a decoder answers to B x N prompts with K masks each.
 
@@ -235,6 +311,7 @@ class PromptOutput:
         single: which of them answers a prompt that means one; None: the one with the best score.
         answering: (B, N, K) bool, which masks answer a prompt of its kind; None: all.
         context: image features as the decoder leaves them, for region heads.
+        text: what each mask is, from a region head; None if there is none.
         aux: outputs of earlier layers, first layer first; empty at inference.
     """
 
@@ -248,6 +325,7 @@ class PromptOutput:
     single: int | None = None
     answering: Tensor | None = None
     context: dict[str, Any] = field(default_factory=dict)
+    text: TextPrediction | None = None
     aux: list[PromptOutput] = field(default_factory=list)
 
     @property
@@ -285,5 +363,6 @@ class PromptOutput:
             levels=(),
             single=None,
             answering=None if self.answering is None else self.answering[:, :, order],
+            text=None if self.text is None else self.text.select_masks(order),
             aux=[],
         )

@@ -10,8 +10,10 @@ import os
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def has_process_group() -> bool:
@@ -93,6 +95,54 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     if has_process_group():
         dist.all_reduce(total)
     return total
+
+
+def all_gather_rows(tensor: Tensor) -> Tensor:
+    """Return the rows of every rank, in rank order, on every rank, with gradients to their rank.
+
+    The gradient of a row is the sum of what all ranks' losses give it, so every rank must step
+    backward through its copy.
+
+    Args:
+        tensor: (n, ...); only n may differ between ranks.
+
+    Returns:
+        (sum of n, ...); without ranks the tensor itself.
+    """
+    if not has_process_group():
+        return tensor
+    counts = [int(n) for n in all_gather_numbers(len(tensor), tensor.device)]
+    most = max(counts)
+    padded = torch.cat([tensor, tensor.new_zeros(most - len(tensor), *tensor.shape[1:])])
+    ranks: list[Tensor] = _GatherWithGradient.apply(padded).unbind()
+    return torch.cat([rows[:count] for rows, count in zip(ranks, counts, strict=True)])
+
+
+def all_gather_numbers(number: float, device: torch.device) -> list[float]:
+    """Return the number of every rank, in rank order; ``device`` is one that the backend takes."""
+    if not has_process_group():
+        return [number]
+    own = torch.tensor([float(number)], device=device)
+    numbers = [torch.empty_like(own) for _ in range(get_world_size())]
+    dist.all_gather(numbers, own)
+    return torch.cat(numbers).tolist()
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """(...) of equal shape on each of W ranks -> (W, ...)."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ranks = [torch.empty_like(tensor) for _ in range(get_world_size())]
+        dist.all_gather(ranks, tensor.contiguous())
+        return torch.stack(ranks)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total[get_rank()]
 
 
 def broadcast_module(module: nn.Module, src: int = 0) -> None:

@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from semsam.annotation.clip import ClipScorer, OpenClip, load_clip, read_vocabulary, top_names
+from semsam.annotation.clip import ClipScorer, top_names
 from semsam.annotation.clip_labeler import ClipLabeler
 from semsam.annotation.records import MaskedPhoto
 from semsam.config import get_cfg
+from semsam.data.vocabulary import read_vocabulary
+from semsam.modeling.text.clip import OpenClip, load_clip
 
 from .models import TEXT_LIMIT, write_clip
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from semsam.annotation.clip import ClipScorer, load_clip, top_names
+from semsam.annotation.clip import ClipScorer, top_names
 from semsam.annotation.crops import SMALL, cut, image_tensor, photo_boxes
+from semsam.modeling.text.clip import load_clip
 
 from .golden import GOLDEN
 from .ssa_engine import as_read, engine_runs

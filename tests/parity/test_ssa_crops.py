@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from semsam.annotation.crops import cut, image_tensor, patch_boxes, pixel_values
+from semsam.annotation.crops import cut, image_tensor, patch_boxes
+from semsam.modeling.pretrained import pixel_values
 
 from .golden import GOLDEN
 

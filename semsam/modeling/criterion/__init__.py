@@ -2,5 +2,6 @@
 
 from .many_to_many import ManyToManyCriterion
 from .many_to_one import ManyToOneCriterion
+from .open_vocabulary import OpenVocabularyCriterion
 
-__all__ = ["ManyToManyCriterion", "ManyToOneCriterion"]
+__all__ = ["ManyToManyCriterion", "ManyToOneCriterion", "OpenVocabularyCriterion"]

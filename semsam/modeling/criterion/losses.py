@@ -50,19 +50,20 @@ def mask_focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: float 
     return (weight * wrong**gamma * bce).mean(-1)
 
 
-def mask_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """One minus the dice coefficient of masks at points, smoothed by one point.
+def mask_dice_loss(logits: Tensor, targets: Tensor, smoothing: float = 1.0) -> Tensor:
+    """One minus the dice coefficient of masks at points.
 
     Args:
         logits: (R, P).
         targets: (R, P) in [0, 1].
+        smoothing: points by which both areas and the overlap are widened.
 
     Returns:
         (R,) in [0, 1).
     """
     masks = logits.sigmoid()
     overlap = (masks * targets).sum(-1)
-    return 1 - (2 * overlap + 1) / (masks.sum(-1) + targets.sum(-1) + 1)
+    return 1 - (2 * overlap + smoothing) / (masks.sum(-1) + targets.sum(-1) + smoothing)
 
 
 def pairwise_mask_bce(logits: Tensor, targets: Tensor) -> Tensor:

@@ -107,6 +107,11 @@ class MaskDINODecoder(nn.Module):
             nn.init.uniform_(self.query_anchors.weight[:, :2], -3.0, 3.0)
             nn.init.constant_(self.query_anchors.weight[:, 2:], -0.7)
 
+    @staticmethod
+    def num_masks(cfg: CfgNode) -> int:
+        """Masks a prompt."""
+        return cfg.MODEL.DECODER.NUM_TOKENS
+
     @classmethod
     def from_config(cls, cfg: CfgNode, num_extra_tokens: int = 0) -> dict[str, Any]:
         """Named arguments from ``MODEL.DECODER`` and ``MODEL.PIXEL_DECODER``.
@@ -263,13 +268,13 @@ class MaskDINODecoder(nn.Module):
         """(B, N, 4) cx, cy, w, h in [0, 1] of the padded frame, and (B, N) types."""
         clicks = prompts.labels == 1
         asks = clicks.sum(-1) + prompts.has_box
-        wrong = (asks != 1) | (prompts.labels == 0).any(-1) | prompts.has_mask
+        wrong = (asks != 1) | (prompts.labels == 0).any(-1) | prompts.has_mask | prompts.has_text
         wrong = wrong & prompts.valid
         if bool(wrong.any()):
             image, prompt = wrong.nonzero()[0].tolist()
             raise ValueError(
                 f"prompt {prompt} of image {image} must be one foreground click or one box: "
-                "the Mask-DINO decoder knows no several points, background points or masks"
+                "the Mask-DINO decoder knows no several points, background points, masks or texts"
             )
         # The only foreground point, wherever it stands among the unused ones.
         point = (prompts.points * clicks[..., None]).sum(-2)

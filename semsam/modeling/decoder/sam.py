@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from semsam.config import CfgNode, configurable
+from semsam.layers.blocks import MLP
 from semsam.layers.two_way import TwoWayTransformer, prompts_at_once
 from semsam.modeling.build import DECODER
 from semsam.structures import PromptOutput, Prompts
@@ -39,6 +40,7 @@ class SamDecoder(nn.Module):
         layer_norm_eps: of the two-way blocks. segment-anything has 1e-5; transformers, and so the
             models that were trained with it (SCA), 1e-6.
         num_extra_tokens: further tokens a prompt for region heads; they have no mask.
+        text_dim: channels of texts as prompts; 0 if it knows none. A text becomes one token more.
     """
 
     @configurable
@@ -57,6 +59,7 @@ class SamDecoder(nn.Module):
         mask_in_channels: int = 16,
         layer_norm_eps: float = 1e-5,
         num_extra_tokens: int = 0,
+        text_dim: int = 0,
     ) -> None:
         from transformers.models.sam.configuration_sam import (
             SamConfig,
@@ -101,11 +104,18 @@ class SamDecoder(nn.Module):
         )
         self.mask_decoder.add_module("transformer", transformer)
         self.extra_tokens = nn.Embedding(num_extra_tokens, hidden_dim) if num_extra_tokens else None
+        self.text_dim = text_dim
+        self.text_encoder = MLP(text_dim, hidden_dim, hidden_dim, 3) if text_dim else None
+
+    @staticmethod
+    def num_masks(cfg: CfgNode) -> int:
+        """Masks a prompt: those of an ambiguous one, and one more."""
+        return cfg.MODEL.DECODER.NUM_TOKENS + 1
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_extra_tokens: int = 0) -> dict[str, Any]:
-        """Named arguments from ``MODEL.DECODER`` and ``MODEL.SAM``."""
-        node, sam = cfg.MODEL.DECODER, cfg.MODEL.SAM
+        """Named arguments from ``MODEL.DECODER``, ``MODEL.SAM`` and ``MODEL.TEXT_CLASS``."""
+        node, sam, text = cfg.MODEL.DECODER, cfg.MODEL.SAM, cfg.MODEL.TEXT_CLASS
         return {
             "image_size": sam.IMAGE_SIZE,
             "patch_size": sam.PATCH_SIZE,
@@ -119,6 +129,7 @@ class SamDecoder(nn.Module):
             "mask_in_channels": sam.MASK_IN_CHANNELS,
             "layer_norm_eps": sam.LAYER_NORM_EPS,
             "num_extra_tokens": num_extra_tokens,
+            "text_dim": text.EMBED_DIM if text.TEXT_PROMPTS else 0,
         }
 
     def prepare(self, features: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +160,8 @@ class SamDecoder(nn.Module):
         Args:
             features: from ``prepare``: ``image_embedding`` (B, C, h, w), ``position``, ``places``,
                 ``padded_size``.
-            prompts: any number of foreground and background points, a box, a mask, or all of them.
+            prompts: any number of foreground and background points, a box, a text, a mask, or all
+                of them; not a mask alone.
             predict_masks: False to leave the masks out; see ``PromptOutput.mask_logits``.
 
         Returns:
@@ -160,15 +172,18 @@ class SamDecoder(nn.Module):
             ``tokens_used`` and ``prompt_tokens_used`` (B, N, ...), which tokens are no padding.
 
         Raises:
-            ValueError: if a prompt holds nothing.
+            ValueError: if a prompt holds nothing, or a text that the decoder cannot read.
         """
         batch, number = prompts.valid.shape
         counts = (prompts.labels >= 0).sum(-1)
-        empty = prompts.valid & (counts == 0) & ~prompts.has_box
+        self._check_texts(prompts)
+        empty = prompts.valid & (counts == 0) & ~prompts.has_box & ~prompts.has_text
         if bool(empty.any()):
             image, prompt = empty.nonzero()[0].tolist()
-            raise ValueError(f"prompt {prompt} of image {image} has neither a point nor a box")
-        kinds = 4 * counts + 2 * prompts.has_box + prompts.has_mask
+            raise ValueError(
+                f"prompt {prompt} of image {image} has neither a point nor a box nor a text"
+            )
+        kinds = 8 * counts + 4 * prompts.has_text + 2 * prompts.has_box + prompts.has_mask
         kinds = kinds.masked_fill(~prompts.valid, -1).flatten()
         rows = [(kinds == kind).nonzero()[:, 0] for kind in kinds.unique().tolist() if kind >= 0]
         step = prompts_at_once(kinds.device)
@@ -179,7 +194,8 @@ class SamDecoder(nn.Module):
         answer = _Answer(
             *(_scatter(part, rows, (batch, number)) for part in zip(*parts, strict=True))
         )
-        several = (counts == 1) & ~prompts.has_box & ~prompts.has_mask
+        one_hint = (counts + prompts.has_text.long()) == 1
+        several = one_hint & ~prompts.has_box & ~prompts.has_mask
         answering = several[..., None].expand(-1, -1, self.num_tokens + 1).clone()
         answering[..., 0] = ~several
         return PromptOutput(
@@ -202,6 +218,21 @@ class SamDecoder(nn.Module):
                 "dense_prompt": self.prompt_encoder.no_mask_embed.weight[0, :, None, None],
             },
         )
+
+    def _check_texts(self, prompts: Prompts) -> None:
+        """Raise ValueError if a prompt has a text that the decoder cannot read."""
+        if not bool((prompts.has_text & prompts.valid).any()):
+            return
+        if not self.text_dim:
+            raise ValueError(
+                "a prompt has a text, and this decoder has no encoder of texts: train a model with "
+                "MODEL.TEXT_CLASS.TEXT_PROMPTS True, or leave texts out"
+            )
+        if prompts.texts.shape[-1] != self.text_dim:
+            raise ValueError(
+                f"texts of prompts have {prompts.texts.shape[-1]} channels, this decoder reads "
+                f"{self.text_dim}: they come from another text encoder than the model's"
+            )
 
     def _answer(
         self, features: dict[str, Any], prompts: Prompts, rows: Tensor, predict_masks: bool
@@ -244,9 +275,11 @@ class SamDecoder(nn.Module):
             input_boxes=boxes[None] if with_box else None,
             input_masks=prompts.masks.flatten(0, 1)[rows][:, None] if with_mask else None,
         )
-        if sparse is None:
-            return points.new_zeros(len(rows), 0, self.token_dim), dense
-        return sparse[0], dense
+        parts = [points.new_zeros(len(rows), 0, self.token_dim) if sparse is None else sparse[0]]
+        if self.text_encoder is not None and bool(prompts.has_text.flatten()[rows[:1]].any()):
+            token = self.text_encoder(prompts.texts.flatten(0, 1)[rows])[:, None]
+            parts.append(token.to(parts[0].dtype))
+        return torch.cat(parts, dim=1), dense
 
     def _heads(
         self, tokens: Tensor, score_token: Tensor, image: Tensor, predict_masks: bool

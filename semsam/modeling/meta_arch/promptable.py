@@ -17,6 +17,7 @@ from semsam.modeling.build import (
     META_ARCH,
     PIXEL_DECODER,
     REGION_HEAD,
+    extra_tokens,
 )
 from semsam.modeling.embedding_cache import EmbeddingCache
 from semsam.modeling.interaction import clicks_of_rounds, correct
@@ -108,8 +109,8 @@ class PromptableSegmentor(nn.Module):
         if model.PIXEL_DECODER.NAME:
             encoder["pixel_decoder"] = PIXEL_DECODER.get(model.PIXEL_DECODER.NAME)(cfg, shapes)
         head_classes = {name: REGION_HEAD.get(name) for name in model.REGION_HEADS.NAMES}
-        extra = sum(head.num_tokens for head in head_classes.values())
-        decoder = DECODER.get(model.DECODER.NAME)(cfg, num_extra_tokens=extra)
+        extra = extra_tokens(cfg)
+        decoder = DECODER.get(model.DECODER.NAME)(cfg, num_extra_tokens=sum(extra.values()))
         criterion = CRITERION.get(model.CRITERION.NAME)(cfg) if model.CRITERION.NAME else None
         return {
             "pixel_decoder": None,
@@ -235,7 +236,11 @@ class PromptableSegmentor(nn.Module):
         self, features: dict[str, Any], prompts: Prompts, predict_masks: bool = True
     ) -> PromptOutput:
         """Answer the prompts of the images that ``encode_image`` saw."""
-        return self.decoder(features, prompts, predict_masks)
+        output = self.decoder(features, prompts, predict_masks)
+        for head in self.region_heads.values():
+            if hasattr(head, "complete"):
+                output = head.complete(output)  # type: ignore[operator]
+        return output
 
     def _reads_masks(self, records: list[dict[str, Any]]) -> bool:
         """Whether anything looks at the masks of these records."""

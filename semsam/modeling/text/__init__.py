@@ -1,1 +1,3 @@
-"""Language: models that write."""
+"""Language: models that write, and encoders of class names; see TEXT_ENCODER."""
+
+from . import clip, language_encoder

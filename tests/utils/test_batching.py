@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from semsam.annotation.batching import Batches
+from semsam.utils.batching import Batches
 
 #: Bytes; more than any machine has.
 TOO_MUCH = 2**50

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
-
-from semsam.config import CfgNode
+from torch import Tensor, nn
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+#: What says which processor or tokenizer a folder holds, if not its config.json.
+_PROCESSOR_FILES = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 #: What a model's folder holds, for messages.
 FILES = "config.json, model.safetensors, the processor's json and the tokenizer's files"
 
@@ -21,18 +22,19 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
-def configured_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """``cfg.ANNOTATION.DTYPE``; None where it leaves the choice.
+def read_dtype(name: str, key: str) -> torch.dtype | None:
+    """The type of a configuration's value; None where it is empty and leaves the choice.
+
+    Args:
+        name: ``float32``, ``bfloat16``, ``float16`` or "".
+        key: the configuration key that has it, for messages.
 
     Raises:
         ValueError: if it is no type that models are computed in.
     """
     known = {"": None, **{str(t).removeprefix("torch."): t for t in _DTYPES}}
-    name = cfg.ANNOTATION.DTYPE
     if name not in known:
-        raise ValueError(
-            f"ANNOTATION.DTYPE is one of {', '.join(filter(None, known))}, not '{name}'"
-        )
+        raise ValueError(f"{key} is one of {', '.join(filter(None, known))}, not '{name}'")
     return known[name]
 
 
@@ -58,7 +60,7 @@ def load_model(
     """
     model: nn.Module
     try:
-        _check_folder(name)
+        _check_folder(name, ("config.json",))
         model, report = loader.from_pretrained(
             name, dtype=dtype or compute_dtype(device), output_loading_info=True
         )
@@ -83,18 +85,38 @@ def load_processor(loader: Any, name: str, key: str, **kwargs: Any) -> Any:
         RuntimeError: if it cannot be found or read.
     """
     try:
-        _check_folder(name)
+        _check_folder(name, ("config.json", *_PROCESSOR_FILES))
         return loader.from_pretrained(name, **kwargs)
     except (OSError, ValueError, TypeError) as error:
         raise _unusable(name, key, error) from error
 
 
-def _check_folder(name: str) -> None:
+def pixel_values(processor: Any, patches: Sequence[Tensor]) -> Tensor:
+    """(N, 3, h, w) input of a transformers model.
+
+    Args:
+        processor: transformers' image processor.
+        patches: N of (3, h, w) uint8.
+    """
+    # One by one: resized by its short side, a patch of two pixels by a thousand is large. Of one
+    # three pixels high the layout could not be told from the shape.
+    return torch.cat(
+        [
+            processor(images=patch, input_data_format="channels_first", return_tensors="pt")[
+                "pixel_values"
+            ]
+            for patch in patches
+        ]
+    )
+
+
+def _check_folder(name: str, wanted: Sequence[str]) -> None:
+    """The folder has one of the wanted files."""
     # A name on the hub is NAME or OWNER/NAME; transformers would look for any path there.
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if Path(name).is_dir():
-        if not Path(name, "config.json").is_file():
-            raise FileNotFoundError("the folder has no config.json")
+        if not any(Path(name, file).is_file() for file in wanted):
+            raise FileNotFoundError(f"the folder has no {wanted[0]}")
     elif is_path:
         raise FileNotFoundError("there is no such folder")
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batching import Batches
+from semsam.utils.batching import Batches
 
 
 class TextFeatures:

@@ -1,7 +1,7 @@
 import torch
 
-from semsam.annotation.batching import Batches
-from semsam.annotation.text_features import TextFeatures
+from semsam.modeling.text.features import TextFeatures
+from semsam.utils.batching import Batches
 
 
 def counted(calls):
