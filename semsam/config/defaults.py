@@ -106,6 +106,7 @@ def _model() -> CN:
     model.CAPTION = _caption()
     model.TEXT_CLASS = _text_class()
     model.TEXT = _text()
+    model.NAMING = _naming()
 
     criterion = model.CRITERION = CN()
     criterion.NAME = "ManyToManyCriterion"
@@ -162,6 +163,24 @@ def _text_class() -> CN:
     node.GATHER = True
     # Regions of one name are positives of each other, not negatives.
     node.SHARED_NAMES = True
+    return node
+
+
+def _naming() -> CN:
+    """Masks that are named by vocabularies known in training (Semantic-SAM with semantics)."""
+    node = CN()
+    # NAME:FILE, of tools/build_classifier.py; a data set says by NAME which is its own. Masks need
+    # TextClassHead, and MODEL.CRITERION.NAME is ManyToManyCriterion.
+    node.VOCABULARIES = []
+    node.CLASS_WEIGHT = 4.0
+    # Of an image's masks that are nothing.
+    node.NO_OBJECT_WEIGHT = 0.1
+    # Panoptic segmentation: least probability of a segment's class, and least share of its mask
+    # that other segments leave it.
+    node.OBJECT_MASK_THRESHOLD = 0.25
+    node.OVERLAP_THRESHOLD = 0.8
+    # Instances an image, at most.
+    node.TOP_K = 100
     return node
 
 

@@ -6,6 +6,7 @@ import logging
 import resource
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,16 @@ def _mapper(cfg: CfgNode, name: str, is_train: bool) -> Mapper:
             f"dataset '{name}' has no mapper; call MetadataCatalog.get('{name}').set(mapper=...) "
             f"with one of: {', '.join(DATASET_MAPPER)}"
         )
-    return DATASET_MAPPER.get(key)(cfg, is_train)
+    mapper = DATASET_MAPPER.get(key)(cfg, is_train)
+    vocabulary = MetadataCatalog.get(name).get("vocabulary")
+    # Models without names do not ask for all that is in an image.
+    if vocabulary is None or not cfg.MODEL.NAMING.VOCABULARIES:
+        return mapper
+    return partial(_map_named, mapper, vocabulary)
+
+
+def _map_named(mapper: Mapper, vocabulary: str, record: dict[str, Any]) -> dict[str, Any]:
+    return mapper({**record, "vocabulary": vocabulary})
 
 
 class TrainingRows(Dataset):

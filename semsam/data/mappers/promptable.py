@@ -88,7 +88,8 @@ class PromptableMapper:
             ``image`` (uint8 (3, h, w) RGB tensor), ``instances`` (gt_masks, gt_boxes, gt_classes),
             ``prompts`` (one image's), ``targets`` (indices into ``instances``), ``height`` and
             ``width`` (the size of ``image``), ``original_size`` (height and width of the photo),
-            ``file_name``, ``image_id``.
+            ``file_name``, ``image_id``; of a data set with a vocabulary all instances, else those
+            that some prompt asks for, and ``vocabulary``.
 
         Raises:
             BadRecordError: if image or masks are damaged, or no mask is left.
@@ -115,8 +116,9 @@ class PromptableMapper:
                 self.box_prompt_ratio,
                 self.prompt_noise,
             )
-            used, targets = _keep_used(targets)
-            masks, kept = masks.select(used), kept[used]
+            if "vocabulary" not in record:
+                used, targets = _keep_used(targets)
+                masks, kept = masks.select(used), kept[used]
             bitmaps = masks.decode()
         else:
             bitmaps = masks.decode()
@@ -139,6 +141,7 @@ class PromptableMapper:
             "original_size": image.size,
             "file_name": record["file_name"],
             "image_id": record["image_id"],
+            **{key: record[key] for key in ("vocabulary",) if key in record},
         }
 
 

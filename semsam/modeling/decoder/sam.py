@@ -43,6 +43,9 @@ class SamDecoder(nn.Module):
         text_dim: channels of texts as prompts; 0 if it knows none. A text becomes one token more.
     """
 
+    #: Only prompts are answered.
+    num_queries = 0
+
     @configurable
     def __init__(
         self,

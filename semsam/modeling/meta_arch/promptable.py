@@ -21,6 +21,7 @@ from semsam.modeling.build import (
 )
 from semsam.modeling.embedding_cache import EmbeddingCache
 from semsam.modeling.interaction import clicks_of_rounds, correct
+from semsam.modeling.naming import Naming
 from semsam.modeling.postprocessing import upsample_masks_binary
 from semsam.structures import (
     ImageList,
@@ -43,6 +44,8 @@ class PromptableSegmentor(nn.Module):
             backbone's maps itself.
         decoder: features and prompts -> ``PromptOutput``.
         region_heads: further predictions for each prompt, by name.
+        naming: names masks by vocabularies that are known in training, from the embeddings of a
+            ``TextClassHead``; with a decoder that has queries, images are asked for everything too.
         criterion: the masks' losses; None where only region heads learn, or nothing does.
         prompt_rounds: times that prompts are answered in a training step, each corrected by the
             answer before; losses are their mean.
@@ -71,6 +74,7 @@ class PromptableSegmentor(nn.Module):
         decoder: nn.Module,
         region_heads: dict[str, nn.Module],
         criterion: nn.Module | None,
+        naming: Naming | None = None,
         pixel_mean: list[float],
         pixel_std: list[float],
         prompt_rounds: int = 1,
@@ -84,6 +88,7 @@ class PromptableSegmentor(nn.Module):
         self.decoder = decoder
         self.region_heads = nn.ModuleDict(region_heads)
         self.criterion = criterion
+        self.naming = naming
         self.prompt_rounds = prompt_rounds
         self.frozen = tuple(self._submodule(name) for name in freeze)
         for module in self.frozen:
@@ -118,6 +123,7 @@ class PromptableSegmentor(nn.Module):
             "decoder": decoder,
             "region_heads": {n: h(cfg, decoder.token_dim) for n, h in head_classes.items()},
             "criterion": criterion,
+            "naming": Naming(cfg) if model.NAMING.VOCABULARIES else None,
             "pixel_mean": model.PIXEL_MEAN,
             "pixel_std": model.PIXEL_STD,
             "prompt_rounds": model.PROMPT_ROUNDS,
@@ -162,12 +168,16 @@ class PromptableSegmentor(nn.Module):
 
         Args:
             batched_inputs: records with ``image`` (3, h, w) uint8 RGB and ``prompts``; to train
-                also ``instances`` (ground truth) and ``targets``; to predict optionally ``height``
-                and ``width`` of the frame in which results are wanted, and ``predict_masks``, False
-                for no ``pred_masks`` and no ``mask_logits``.
+                also ``instances`` (ground truth) and ``targets``, and ``vocabulary``, its name,
+                where all that is in the image is annotated with its classes; to predict optionally
+                ``height`` and ``width`` of the frame in which results are wanted, and
+                ``predict_masks``, False for no ``pred_masks`` and no ``mask_logits``.
+
+            Without ``prompts``, but with a ``vocabulary``: what ``Naming.segment`` reads.
 
         Returns:
-            Training: name -> weighted scalar. Else one ``{"instances": Instances}`` an image with
+            Training: name -> weighted scalar. For images without prompts what ``Naming.segment``
+            gives. Else one ``{"instances": Instances}`` an image with
             one entry a prompt, its K masks from level 1 on: ``pred_masks`` (N, K, height, width)
             bool, ``scores`` (N, K), ``pred_boxes`` (N, K, 4) XYXY, ``mask_logits`` (N, K, h, w)
             over the padded input, and the fields of the region heads; beside it ``padded_size``
@@ -176,6 +186,8 @@ class PromptableSegmentor(nn.Module):
         Raises:
             ValueError: if a record has no prompts.
         """
+        if not self.training and self.naming and not any("prompts" in x for x in batched_inputs):
+            return self._segment(batched_inputs)
         for i, record in enumerate(batched_inputs):
             if "prompts" not in record:
                 raise ValueError(
@@ -196,6 +208,18 @@ class PromptableSegmentor(nn.Module):
                 "instances": self._instances(answers, more, i, image_size, record),
                 "padded_size": output.padded_size,
             }
+            for i, (image_size, record) in enumerate(
+                zip(images.image_sizes, batched_inputs, strict=True)
+            )
+        ]
+
+    def _segment(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Everything in each image, by the names of a vocabulary."""
+        assert self.naming is not None
+        images = self.preprocess(batched_inputs)
+        output = self.answer_image(self._features(images, batched_inputs))
+        return [
+            self.naming.segment(output, i, image_size, record)
             for i, (image_size, record) in enumerate(
                 zip(images.image_sizes, batched_inputs, strict=True)
             )
@@ -236,7 +260,14 @@ class PromptableSegmentor(nn.Module):
         self, features: dict[str, Any], prompts: Prompts, predict_masks: bool = True
     ) -> PromptOutput:
         """Answer the prompts of the images that ``encode_image`` saw."""
-        output = self.decoder(features, prompts, predict_masks)
+        return self._complete(self.decoder(features, prompts, predict_masks))
+
+    def answer_image(self, features: dict[str, Any]) -> PromptOutput:
+        """Ask for everything in the images that ``encode_image`` saw; one prompt each."""
+        return self._complete(self.decoder.answer_image(features))
+
+    def _complete(self, output: PromptOutput) -> PromptOutput:
+        """The decoder's answer with what region heads add to it."""
         for head in self.region_heads.values():
             if hasattr(head, "complete"):
                 output = head.complete(output)  # type: ignore[operator]
@@ -266,13 +297,36 @@ class PromptableSegmentor(nn.Module):
             losses.update(head.losses(output, instances, targets))
         if self.criterion is None:
             return losses
-        rounds = [self.criterion(output, instances, targets)]
+        vocabularies = [x.get("vocabulary") for x in batched_inputs]
+        rounds = [self._mask_losses(output, instances, targets, vocabularies)]
         for click in clicks_of_rounds(self.prompt_rounds):
             prompts = correct(output, prompts, instances, targets, click)
             output = self.decode(features, prompts)
-            rounds.append(self.criterion(output, instances, targets))
+            rounds.append(self._mask_losses(output, instances, targets, vocabularies))
         means = {k: torch.stack([r[k] for r in rounds]).mean() for k in rounds[0]}
+        if self.naming is not None and self.decoder.num_queries:
+            everything = self.answer_image(features)
+            losses.update(
+                self.naming.image_losses(everything, self.criterion, instances, vocabularies)
+            )
         return {**means, **losses}
+
+    def _mask_losses(
+        self,
+        output: PromptOutput,
+        instances: list[Instances],
+        targets: list[PromptTargets],
+        vocabularies: list[str | None],
+    ) -> dict[str, Tensor]:
+        """What the masks of prompts cost and, where classes are known, what they are called."""
+        assert self.criterion is not None
+        if self.naming is None:
+            return self.criterion(output, instances, targets)
+        pairs = self.criterion.match(output, instances, targets)
+        return {
+            **self.criterion.supervise(output, instances, pairs),
+            **self.naming.prompt_losses(output, instances, pairs, vocabularies),
+        }
 
     def _instances(
         self,

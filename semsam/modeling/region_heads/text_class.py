@@ -97,8 +97,18 @@ class TextClassHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, token_dim: int) -> dict[str, Any]:
-        """Named arguments from ``MODEL.TEXT_CLASS`` and the decoder."""
+        """Named arguments from ``MODEL.TEXT_CLASS`` and the decoder.
+
+        Raises:
+            ValueError: if it has tokens of its own, but the decoder's queries have none.
+        """
         node = cfg.MODEL.TEXT_CLASS
+        own = node.SEMANTIC_TOKENS or node.HYPERNETWORKS or node.PREDICT_COSINE
+        if cfg.MODEL.DECODER.NUM_QUERIES and own:
+            raise ValueError(
+                "the queries of MODEL.DECODER.NUM_QUERIES have no tokens for region heads: set "
+                "SEMANTIC_TOKENS, HYPERNETWORKS and PREDICT_COSINE of MODEL.TEXT_CLASS to False"
+            )
         return {
             "token_dim": token_dim,
             "num_masks": _num_masks(cfg),
@@ -131,7 +141,9 @@ class TextClassHead(nn.Module):
     def project(self, output: PromptOutput, name: str = "whole") -> Tensor:
         """(B, N, K, D) embeddings of any length, for ``"whole"`` names or ``"part"`` names."""
         first = self.first_name_token
-        tokens = output.tokens[:, :, first : first + self.num_masks]
+        # An image that is asked for everything has more masks than a prompt.
+        number = self.num_masks if first or self.hypernetworks is not None else output.num_masks
+        tokens = output.tokens[:, :, first : first + number]
         if self.hypernetworks is not None:
             tokens = torch.stack(
                 [network(tokens[:, :, k]) for k, network in enumerate(self.hypernetworks)], dim=2

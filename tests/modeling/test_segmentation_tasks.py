@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from semsam.modeling.generic import panoptic_segments, semantic_scores, top_instances
+from semsam.modeling.segmentation_tasks import panoptic_segments, semantic_scores, top_instances
 
 THING, STUFF = 0, 1
 IS_THING = torch.tensor([True, False])

@@ -1,0 +1,260 @@
+"""Names for masks from vocabularies that are known in training: of prompts, and of whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semsam.config import CfgNode, configurable
+from semsam.structures import Instances, PromptOutput, PromptTargets, masks_to_boxes
+
+from .criterion.matcher import Pairs
+from .criterion.pair_losses import mean_over_ranks, named_layers
+from .postprocessing import upsample_masks
+from .segmentation_tasks import panoptic_segments, semantic_scores, top_instances
+from .text.classifier import Classifier, check_encoder
+from .text.encoder import model_label
+
+
+class Naming(nn.Module):
+    """Classifies masks by vocabularies, one a data set, and learns from their true classes.
+
+    The masks' embeddings are ``TextClassHead``'s. An image that is asked for everything
+    (``MaskDINODecoder.answer_image``) has masks that are nothing, for which a vector is learned;
+    the masks of a prompt are always something.
+
+    Args:
+        vocabularies: by name; averaged over their sentences.
+        class_weight: of ``loss_class`` and, in matching, of a class's probability.
+        no_object_weight: of masks that are nothing, in ``loss_class``.
+        object_mask_threshold: see ``panoptic_segments``.
+        overlap_threshold: see ``panoptic_segments``.
+        top_k: instances of an image, at most.
+
+    Raises:
+        ValueError: if vocabularies have different numbers of channels.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        vocabularies: dict[str, Classifier],
+        class_weight: float = 4.0,
+        no_object_weight: float = 0.1,
+        object_mask_threshold: float = 0.25,
+        overlap_threshold: float = 0.8,
+        top_k: int = 100,
+    ) -> None:
+        super().__init__()
+        self.names = {key: classifier.names for key, classifier in vocabularies.items()}
+        channels = {classifier.weights.shape[-1] for classifier in vocabularies.values()}
+        if len(channels) != 1:
+            raise ValueError(f"vocabularies have vectors of several sizes: {sorted(channels)}")
+        for key, classifier in vocabularies.items():
+            vectors = F.normalize(classifier.weights.mean(dim=1), dim=-1)
+            self.register_buffer(f"vectors_{key}", vectors, persistent=False)
+        self.no_object = nn.Parameter(F.normalize(torch.randn(channels.pop()), dim=-1))
+        self.class_weight = class_weight
+        self.no_object_weight = no_object_weight
+        self.object_mask_threshold = object_mask_threshold
+        self.overlap_threshold = overlap_threshold
+        self.top_k = top_k
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read ``MODEL.NAMING``, and the files of its vocabularies.
+
+        Raises:
+            ValueError: if an entry is not NAME:FILE, a file is no classifier, it was built with
+                another text encoder than ``MODEL.TEXT.MODEL``, or the model lacks the parts that
+                naming builds on.
+            FileNotFoundError: if there is no such file.
+        """
+        node, vocabularies = cfg.MODEL.NAMING, {}
+        if "TextClassHead" not in cfg.MODEL.REGION_HEADS.NAMES:
+            raise ValueError(
+                "MODEL.NAMING needs embeddings: add TextClassHead to MODEL.REGION_HEADS.NAMES"
+            )
+        if cfg.MODEL.CRITERION.NAME not in ("", "ManyToManyCriterion"):
+            raise ValueError(
+                "MODEL.NAMING names what ManyToManyCriterion has matched; MODEL.CRITERION.NAME is "
+                f"'{cfg.MODEL.CRITERION.NAME}'"
+            )
+        for entry in node.VOCABULARIES:
+            name, _, path = entry.partition(":")
+            if not name.isidentifier() or not path:
+                raise ValueError(f"MODEL.NAMING.VOCABULARIES are NAME:FILE, got '{entry}'")
+            vocabularies[name] = Classifier.load(Path(path))
+            if cfg.MODEL.TEXT.MODEL:
+                check_encoder(vocabularies[name], model_label(cfg.MODEL.TEXT.MODEL))
+        return {
+            "vocabularies": vocabularies,
+            "class_weight": node.CLASS_WEIGHT,
+            "no_object_weight": node.NO_OBJECT_WEIGHT,
+            "object_mask_threshold": node.OBJECT_MASK_THRESHOLD,
+            "overlap_threshold": node.OVERLAP_THRESHOLD,
+            "top_k": node.TOP_K,
+        }
+
+    def logits(self, output: PromptOutput, image: int, vocabulary: str) -> Tensor:
+        """How well names fit the masks of an image.
+
+        Args:
+            output: with ``text``.
+            image: position in the batch.
+            vocabulary: its name.
+
+        Returns:
+            (N, K, C + 1) float32; the last is for "nothing".
+
+        Raises:
+            ValueError: if there is no such vocabulary.
+        """
+        assert output.text is not None, "the model has no TextClassHead"
+        if vocabulary not in self.names:
+            known = ", ".join(self.names)
+            raise ValueError(f"no vocabulary '{vocabulary}' in MODEL.NAMING; there are: {known}")
+        nothing = F.normalize(self.no_object, dim=-1)[None]
+        vectors = torch.cat([getattr(self, f"vectors_{vocabulary}"), nothing])
+        embeddings = output.text.embeddings[image]
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return output.text.logit_scale.float() * embeddings.float() @ vectors.T
+
+    def prompt_losses(
+        self,
+        output: PromptOutput,
+        instances: Sequence[Instances],
+        pairs: Sequence[Pairs],
+        vocabularies: Sequence[str | None],
+    ) -> dict[str, Tensor]:
+        """Classes of the masks that prompts were matched to.
+
+        Args:
+            output: of prompts, with ``text``; earlier layers in ``aux``.
+            instances: ``gt_classes`` of each image that has a vocabulary.
+            pairs: of each image.
+            vocabularies: name of each image's; None for one without classes.
+
+        Returns:
+            ``loss_class_prompt`` of the last layer, and with ``_i`` those of earlier ones.
+        """
+        named = [i for i, vocabulary in enumerate(vocabularies) if vocabulary]
+        normalizer = mean_over_ranks(sum(len(pairs[i]) for i in named), output.scores.device)
+        losses = {}
+        for suffix, layer in named_layers(output):
+            total = _nothing_yet(layer)
+            for i in named:
+                logits = self.logits(layer, i, vocabularies[i] or "")[..., :-1]
+                chosen = logits[pairs[i].prompts, pairs[i].masks]
+                truth = instances[i].gt_classes[pairs[i].targets]
+                total = total + F.cross_entropy(chosen, truth, reduction="sum")
+            losses["loss_class_prompt" + suffix] = self.class_weight * total / normalizer
+        return losses
+
+    def image_losses(
+        self,
+        output: PromptOutput,
+        criterion: nn.Module,
+        instances: Sequence[Instances],
+        vocabularies: Sequence[str | None],
+    ) -> dict[str, Tensor]:
+        """Masks and classes of images that were asked for everything.
+
+        An image is a prompt whose targets are all its instances: the criterion matches and
+        supervises its Q masks as it does a prompt's K, with the classes in the cost.
+
+        Args:
+            output: of ``answer_image``, with ``text``; earlier layers in ``aux``.
+            criterion: ``ManyToManyCriterion``.
+            instances: ``gt_masks``, ``gt_boxes`` and ``gt_classes`` of each image.
+            vocabularies: name of each image's; None for one that is not wholly annotated.
+
+        Returns:
+            The criterion's losses with ``_image``, and ``loss_class_image``.
+        """
+        targets, costs = [], []
+        for i, vocabulary in enumerate(vocabularies):
+            number = len(instances[i]) if vocabulary else 0
+            levels = torch.arange(number, device=output.scores.device)[None]
+            targets.append(PromptTargets(levels.new_zeros(1), levels))
+            if vocabulary:
+                probabilities = self.logits(output, i, vocabulary).detach().softmax(dim=-1)
+                costs.append(-self.class_weight * probabilities[..., instances[i].gt_classes])
+            else:
+                costs.append(output.scores.new_zeros(*output.scores.shape[1:], 0))
+        pairs = criterion.match(output, list(instances), targets, costs)
+        losses = criterion.supervise(output, list(instances), pairs)
+        named = [i for i, vocabulary in enumerate(vocabularies) if vocabulary]
+        for suffix, layer in named_layers(output):
+            total = _nothing_yet(layer)
+            for i in named:
+                logits = self.logits(layer, i, vocabularies[i] or "")[0]
+                total = total + self._set_loss(logits, instances[i], pairs[i])
+            mean = total / max(len(named), 1)
+            losses["loss_class" + suffix] = self.class_weight * mean
+        return {_of_image(name): loss for name, loss in losses.items()}
+
+    def segment(
+        self, output: PromptOutput, image: int, image_size: tuple[int, int], record: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Semantic, instance and panoptic segmentation of an image that was asked for everything.
+
+        Args:
+            output: of ``answer_image``, with ``text``.
+            image: position in the batch.
+            image_size: (H, W) of the network's input without padding.
+            record: ``vocabulary``, its name; ``is_thing``, a bool a class, all things if absent;
+                ``height`` and ``width`` of the wanted frame, else the input's.
+
+        Returns:
+            detectron2's: ``sem_seg`` (C, height, width) scores; ``instances`` with ``pred_masks``
+            (N, height, width) bool, ``scores``, ``pred_classes``, and ``pred_boxes`` (N, 4) XYXY;
+            ``panoptic_seg``: (height, width) int32 ids and a list of segments.
+        """
+        size = (record.get("height", image_size[0]), record.get("width", image_size[1]))
+        logits = self.logits(output, image, record["vocabulary"])[0]
+        probabilities = logits.softmax(dim=-1)[:, :-1]
+        is_thing = torch.ones(probabilities.shape[1], dtype=torch.bool, device=logits.device)
+        if "is_thing" in record:
+            is_thing = torch.as_tensor(record["is_thing"], device=logits.device)
+        masks = upsample_masks(
+            output.mask_logits[image, 0].float(), output.padded_size, image_size, size
+        )
+        found = top_instances(probabilities * is_thing, masks, self.top_k)
+        instances = Instances(size)
+        instances.pred_masks = masks[found["queries"]] > 0
+        instances.scores, instances.pred_classes = found["scores"], found["classes"]
+        instances.pred_boxes = masks_to_boxes(instances.pred_masks)
+        return {
+            "sem_seg": semantic_scores(probabilities, masks),
+            "instances": instances,
+            "panoptic_seg": panoptic_segments(
+                probabilities, masks, is_thing, self.object_mask_threshold, self.overlap_threshold
+            ),
+        }
+
+    def _set_loss(self, logits: Tensor, instances: Instances, pairs: Pairs) -> Tensor:
+        """(Q, C + 1) logits of an image's masks, of which those without a partner are nothing."""
+        classes = logits.shape[1]
+        truth = torch.full((len(logits),), classes - 1, device=logits.device)
+        truth[pairs.masks] = instances.gt_classes[pairs.targets]
+        weight = logits.new_ones(classes)
+        weight[-1] = self.no_object_weight
+        return F.cross_entropy(logits, truth, weight)
+
+
+def _nothing_yet(output: PromptOutput) -> Tensor:
+    """A zero that is connected to the graph, also where no image has a class."""
+    assert output.text is not None
+    return 0.0 * output.text.embeddings.sum()
+
+
+def _of_image(name: str) -> str:
+    """``loss_x`` -> ``loss_x_image``, ``loss_x_3`` -> ``loss_x_image_3``."""
+    stem, _, layer = name.rpartition("_")
+    return f"{stem}_image_{layer}" if layer.isdigit() else f"{name}_image"

@@ -1,0 +1,138 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from semsam.modeling import build_model
+from semsam.modeling.text.classifier import Classifier
+from semsam.structures import ImageList
+from tests.tiny import perturb, tiny_cfg, training_record
+
+NAMES = ("cat", "dog", "sky")
+
+
+def write_vocabulary(path, names=NAMES, channels=16, encoder="letters"):
+    torch.manual_seed(len(names))
+    weights = F.normalize(torch.randn(len(names), 1, channels), dim=-1)
+    Classifier(tuple(names), weights, encoder).save(path)
+    return str(path)
+
+
+def named_cfg(tmp_path, **decoder):
+    cfg = tiny_cfg(NUM_QUERIES=7, **decoder)
+    cfg.MODEL.REGION_HEADS.NAMES = ["TextClassHead"]
+    node = cfg.MODEL.TEXT_CLASS
+    node.EMBED_DIM, node.NUM_LAYERS = 16, 1
+    node.SEMANTIC_TOKENS = node.HYPERNETWORKS = node.PREDICT_COSINE = False
+    cfg.MODEL.NAMING.VOCABULARIES = [
+        f"pets:{write_vocabulary(tmp_path / 'pets.safetensors')}",
+        f"more:{write_vocabulary(tmp_path / 'more.safetensors', ('bus', 'car'))}",
+    ]
+    return cfg
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    return perturb(build_model(named_cfg(tmp_path)))
+
+
+def named_record(seed=0, vocabulary="pets"):
+    record = training_record(192, 192, seed=seed)
+    number = len(record["instances"])
+    record["instances"].gt_classes = torch.arange(number) % 2
+    return {**record, "vocabulary": vocabulary}
+
+
+def test_prompts_and_images_learn_names_where_they_are_known(model):
+    model.train()
+    named, unnamed = named_record(), training_record(192, 192, seed=1)
+    losses = model([named, unnamed])
+    assert {"loss_mask_bce", "loss_class_prompt", "loss_class_prompt_0"} <= set(losses)
+    assert {"loss_mask_bce_image", "loss_class_image", "loss_class_image_0"} <= set(losses)
+    sum(losses.values()).backward()
+    for name in ("naming.no_object", "decoder.query_embed.weight"):
+        assert model.get_parameter(name).grad.any(), name
+    assert model.region_heads.TextClassHead.logit_scale.grad != 0
+    without = model([unnamed, unnamed])
+    names = [name for name in without if "class" in name or "image" in name]
+    assert len(names) == len([name for name in losses if "class" in name or "image" in name])
+    assert all(without[name].item() == 0 for name in names)
+
+
+def test_a_few_steps_teach_the_classes_of_an_image(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(named_cfg(tmp_path)).train()
+    record = named_record()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    first = None
+    for _ in range(40):
+        losses = model([record])
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        first = first or {name: loss.item() for name, loss in losses.items()}
+    assert losses["loss_class_prompt"].item() < 0.3 * first["loss_class_prompt"]
+    assert losses["loss_class_image"].item() < 0.5 * first["loss_class_image"]
+
+
+@torch.no_grad()
+def test_an_image_without_prompts_is_segmented_by_the_names_of_its_vocabulary(model):
+    model.eval()
+    record = {"image": named_record()["image"], "height": 96, "width": 100}
+    first, second = model(
+        [
+            {**record, "vocabulary": "pets", "is_thing": [True, True, False]},
+            {**record, "vocabulary": "more"},
+        ]
+    )
+    assert first["sem_seg"].shape == (3, 96, 100)
+    assert second["sem_seg"].shape == (2, 96, 100)
+    instances = first["instances"]
+    assert instances.pred_masks.shape == (len(instances), 96, 100)
+    assert set(instances.pred_classes.tolist()) <= {0, 1}
+    assert instances.pred_boxes.shape == (len(instances), 4)
+    ids, segments = first["panoptic_seg"]
+    assert ids.shape == (96, 100)
+    assert set(ids.unique().tolist()) - {0} == {segment["id"] for segment in segments}
+
+
+@torch.no_grad()
+def test_probabilities_are_a_softmax_over_names_and_nothing(model):
+    model.eval()
+    images = model.preprocess([named_record()])
+    assert isinstance(images, ImageList)
+    output = model.answer_image(model.encode_image(images))
+    logits = model.naming.logits(output, 0, "pets")
+    assert logits.shape == (1, 7, 4)
+    embedding = output.text.embeddings[0, 0, 2]
+    cosine = embedding @ F.normalize(model.naming.no_object, dim=0)
+    torch.testing.assert_close(logits[0, 2, 3], cosine * output.text.logit_scale)
+
+
+def test_a_vocabulary_that_is_not_there_is_named(model):
+    with pytest.raises(ValueError, match=r"no vocabulary 'birds'.*there are: pets, more"):
+        model.train()([named_record(vocabulary="birds")])
+
+
+def test_what_naming_builds_on_is_asked_for(tmp_path):
+    cfg = named_cfg(tmp_path)
+    cfg.MODEL.REGION_HEADS.NAMES = []
+    with pytest.raises(ValueError, match="add TextClassHead"):
+        build_model(cfg)
+    cfg = named_cfg(tmp_path)
+    cfg.MODEL.CRITERION.NAME = "ManyToOneCriterion"
+    with pytest.raises(ValueError, match="ManyToManyCriterion has matched"):
+        build_model(cfg)
+    cfg = named_cfg(tmp_path)
+    cfg.MODEL.TEXT_CLASS.PREDICT_COSINE = True
+    with pytest.raises(ValueError, match=r"PREDICT_COSINE of MODEL\.TEXT_CLASS to False"):
+        build_model(cfg)
+    cfg = named_cfg(tmp_path)
+    cfg.MODEL.NAMING.VOCABULARIES = ["pets.safetensors"]
+    with pytest.raises(ValueError, match="NAME:FILE"):
+        build_model(cfg)
+    cfg = named_cfg(tmp_path)
+    other = write_vocabulary(tmp_path / "other.safetensors", channels=8)
+    cfg.MODEL.NAMING.VOCABULARIES = [*cfg.MODEL.NAMING.VOCABULARIES, f"other:{other}"]
+    with pytest.raises(ValueError, match=r"several sizes: \[8, 16\]"):
+        build_model(cfg)
