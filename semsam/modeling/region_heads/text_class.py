@@ -98,7 +98,7 @@ class TextClassHead(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, token_dim: int) -> dict[str, Any]:
         """Named arguments from ``MODEL.TEXT_CLASS`` and the decoder."""
-        node = cfg.MODEL.TEXT_CLASS
+        node, encoder = cfg.MODEL.TEXT_CLASS, cfg.MODEL.TEXT.MODEL
         return {
             "token_dim": token_dim,
             "num_masks": _num_masks(cfg),
@@ -111,7 +111,7 @@ class TextClassHead(nn.Module):
             "predict_cosine": node.PREDICT_COSINE,
             "logit_scale": node.LOGIT_SCALE,
             "learn_logit_scale": node.LEARN_LOGIT_SCALE,
-            "text_encoder": model_label(cfg.MODEL.TEXT.MODEL),
+            "text_encoder": model_label(encoder) if encoder else "",
         }
 
     def complete(self, output: PromptOutput) -> PromptOutput:
