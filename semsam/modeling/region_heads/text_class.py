@@ -26,8 +26,8 @@ class TextClassHead(nn.Module):
     """Gives each mask a unit vector to be compared with those of names (open-vocabulary SAM).
 
     It reads tokens of its own, one a mask, or the masks' tokens where it has none (Mask-DINO).
-    ``OpenVocabularyCriterion`` trains it: what a mask is called and which mask learns belong
-    together.
+    The criterion trains it, by ``gt_text_embeddings`` of the instances: what a mask is called and
+    which mask learns belong together.
 
     Args:
         token_dim: C, channels of the decoder's tokens.

@@ -172,3 +172,19 @@ def test_corrective_rounds_pass_over_images_without_masks():
     losses = model([masked, named])
     assert all(bool(torch.isfinite(loss)) for loss in losses.values())
     assert losses["loss_cosine"] > 0
+
+
+def test_semantic_sam_learns_the_names_of_matched_masks_in_every_layer():
+    torch.manual_seed(0)
+    model = build_model(mask_dino_cfg(PARTS=True)).train()
+    named, nameless = training_record(), training_record(seed=1)
+    instances = named["instances"]
+    instances.gt_text_embeddings = torch.randn(3, 12)
+    instances.gt_part_embeddings = torch.randn(3, 12) * torch.tensor([[0.0], [1.0], [1.0]])
+    losses = model([named, nameless])
+    names = {f"loss_contrastive{kind}{layer}" for kind in ("", "_part") for layer in ("", "_0")}
+    assert names <= set(losses)
+    sum(losses[name] for name in names).backward()
+    head = model.region_heads["TextClassHead"]
+    assert all(bool(projection.weight.grad.any()) for projection in head.projections.values())
+    assert head.logit_scale.grad != 0
