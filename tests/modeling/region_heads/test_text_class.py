@@ -3,10 +3,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
 
 from semsam.modeling import build_model
 from semsam.modeling.region_heads.text_class import TextClassHead
 from semsam.modeling.text.classifier import Classifier
+from semsam.solver import build_optimizer
 from semsam.structures import Prompts
 from tests.tiny import perturb, tiny_cfg, tiny_ovsam_cfg, training_record
 
@@ -188,3 +192,30 @@ def test_semantic_sam_learns_the_names_of_matched_masks_in_every_layer():
     head = model.region_heads["TextClassHead"]
     assert all(bool(projection.weight.grad.any()) for projection in head.projections.values())
     assert head.logit_scale.grad != 0
+
+
+def _steps_of_rank(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    cfg = tiny_ovsam_cfg()
+    cfg.MODEL.FREEZE = ["backbone", "decoder.prompt_encoder"]
+    model = build_model(cfg).train()
+    parallel = DistributedDataParallel(model, find_unused_parameters=True)
+    optimizer = build_optimizer(cfg, model)
+    torch.manual_seed(rank)
+    for step in range(2):
+        record = training_record(48, 64, seed=rank)
+        if (rank + step) % 2:
+            record["instances"].remove("gt_masks")
+            record["instances"].gt_text_embeddings = torch.randn(3, 12)
+        sum(parallel([record]).values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    torch.save(model.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_that_know_masks_and_ranks_that_know_names_step_together(tmp_path):
+    mp.start_processes(_steps_of_rank, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
