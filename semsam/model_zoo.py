@@ -65,6 +65,9 @@ MODELS = {
         f"{_SAM}/sam_vit_h_4b8939.pth",
         "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
     ),
+    "ovsam-vit-b": ZooEntry("ovsam/vit_b.yaml"),
+    "ovsam-vit-l": ZooEntry("ovsam/vit_l.yaml"),
+    "ovsam-vit-h": ZooEntry("ovsam/vit_h.yaml"),
     "sca-vit-h-gpt2-large-vg": ZooEntry("sca/vit_h_gpt2_large_vg.yaml", f"{_SCA}-gpt2_large-vg"),
     "sca-vit-h-gpt2-large-pt": ZooEntry("sca/vit_h_gpt2_large_pt.yaml", f"{_SCA}-gpt2_large-pt"),
     "sca-vit-h-gpt2-large-pt-vg": ZooEntry(

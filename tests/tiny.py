@@ -90,6 +90,18 @@ def tiny_sam_cfg() -> CfgNode:
     return cfg
 
 
+def tiny_ovsam_cfg(**text_class) -> CfgNode:
+    """The tiny SAM with a head that gives masks embeddings of 12 channels."""
+    cfg = tiny_sam_cfg()
+    cfg.MODEL.REGION_HEADS.NAMES = ["TextClassHead"]
+    cfg.MODEL.CRITERION.NAME = "OpenVocabularyCriterion"
+    cfg.MODEL.TEXT_CLASS.EMBED_DIM = 12
+    cfg.MODEL.TEXT_CLASS.TEXT_PROMPTS = True
+    for key, value in text_class.items():
+        cfg.MODEL.TEXT_CLASS[key] = value
+    return cfg
+
+
 WORDS = ["<end>", "a", "red", "blue", "dog", "cat", "on", "grass", "<unknown>"]
 
 

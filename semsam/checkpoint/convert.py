@@ -36,11 +36,17 @@ _SEMANTIC_SAM = [
 ]
 
 #: Keys that hold nothing to load: tables that are computed, and projections into a text space that
-#: the released training never used.
+#: the released training never used; see ``class_maps``.
 _SEMANTIC_SAM_UNUSED = re.compile(
     r"backbone\..*\.attn\.relative_position_index"
     r"|sem_seg_head\.predictor\.(lang_mapper|class_embed|class_embed_part)"
 )
+
+#: Projections of tokens into the space of names of things and of parts -> ours.
+_CLASS_MAPS = {
+    "sem_seg_head.predictor.class_embed": "region_heads.TextClassHead.projections.whole.weight",
+    "sem_seg_head.predictor.class_embed_part": "region_heads.TextClassHead.projections.part.weight",
+}
 
 #: Keys of Microsoft's ImageNet Swin files without a place in a detector's backbone.
 _SWIN_UNUSED = re.compile(
@@ -84,6 +90,12 @@ def convert_semantic_sam(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     if "decoder.prompt_embed.weight" in converted:
         converted["decoder.prompt_embed.weight"] = converted["decoder.prompt_embed.weight"][:1]
     return converted
+
+
+def class_maps(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The maps into a text space of an original Semantic-SAM state dict, under our names."""
+    stripped = {strip_prefixes(key): value for key, value in state_dict.items()}
+    return {ours: stripped[key].T for key, ours in _CLASS_MAPS.items() if key in stripped}
 
 
 def rename(key: str, table: list[tuple[str, str]]) -> str:

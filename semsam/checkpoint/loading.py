@@ -17,7 +17,13 @@ from torch.nn import functional as F
 
 from semsam.utils.file_io import PathManager
 
-from .convert import convert_semantic_sam, convert_swin, is_semantic_sam, strip_prefixes
+from .convert import (
+    class_maps,
+    convert_semantic_sam,
+    convert_swin,
+    is_semantic_sam,
+    strip_prefixes,
+)
 from .convert_ovsam import convert_open_vocabulary_sam, is_open_vocabulary_sam
 from .convert_sam import (
     convert_segment_anything,
@@ -133,9 +139,12 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if frozen is not None:
         load_trained(model, state_dict, frozen, str(path))
         return
+    maps: dict[str, Tensor] = {}
     for is_of_family, convert in _FAMILIES:
         if is_of_family(state_dict):
-            state_dict = convert(state_dict)
+            if convert is convert_semantic_sam:
+                maps = _fitting(model, class_maps(state_dict))
+            state_dict = {**convert(state_dict), **maps}
             break
     else:
         state_dict = {strip_prefixes(key): value for key, value in state_dict.items()}
@@ -143,6 +152,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     for name in new_parts:
         logger.warning("'%s' has no weights for %s; it starts afresh", path, _spoken(name))
     allowed = tuple(f"{name}." for name in new_parts)
+    if maps:
+        # The original keeps the scale with its text encoder.
+        allowed += ("region_heads.TextClassHead.logit_scale",)
     _load_strictly(model, state_dict, str(path), allowed_missing=allowed)
     logger.info("loaded %d tensors from '%s'", len(state_dict), path)
 
@@ -223,6 +235,12 @@ def _load_strictly(
 def _listed(keys: list[str]) -> str:
     more = len(keys) - MOST_LISTED
     return ", ".join(keys[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _fitting(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those for which the model has a place of their shape."""
+    own = model.state_dict()
+    return {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
 
 
 def _parts_without_weights(model: nn.Module, state_dict: dict[str, Tensor]) -> list[str]:

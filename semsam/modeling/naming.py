@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from semsam.config import CfgNode, configurable
 from semsam.structures import Instances, PromptOutput, PromptTargets, masks_to_boxes
 
 from .criterion.matcher import Pairs
-from .criterion.pair_losses import mean_over_ranks, named_layers
+from .criterion.pair_losses import named_layers
 from .postprocessing import upsample_masks
 from .segmentation_tasks import panoptic_segments, semantic_scores, top_instances
 from .text.classifier import Classifier, check_encoder
@@ -24,12 +25,14 @@ from .text.encoder import model_label
 class Naming(nn.Module):
     """Classifies masks by vocabularies, one a data set, and learns from their true classes.
 
-    The masks' embeddings are ``TextClassHead``'s. An image that is asked for everything
-    (``MaskDINODecoder.answer_image``) has masks that are nothing, for which a vector is learned;
-    the masks of a prompt are always something.
+    The masks' embeddings are ``TextClassHead``'s. Those of prompts learn from the vectors of their
+    classes, as any criterion teaches names. An image that is asked for everything
+    (``MaskDINODecoder.answer_image``) has masks that are nothing, for which a vector is learned,
+    and each of its masks is one of the vocabulary's classes or nothing.
 
     Args:
         vocabularies: by name; averaged over their sentences.
+        parts: those that have names of parts.
         class_weight: of ``loss_class`` and, in matching, of a class's probability.
         no_object_weight: of masks that are nothing, in ``loss_class``.
         object_mask_threshold: see ``panoptic_segments``.
@@ -44,6 +47,7 @@ class Naming(nn.Module):
     def __init__(
         self,
         vocabularies: dict[str, Classifier],
+        parts: Sequence[str] = (),
         class_weight: float = 4.0,
         no_object_weight: float = 0.1,
         object_mask_threshold: float = 0.25,
@@ -59,6 +63,7 @@ class Naming(nn.Module):
             vectors = F.normalize(classifier.weights.mean(dim=1), dim=-1)
             self.register_buffer(f"vectors_{key}", vectors, persistent=False)
         self.no_object = nn.Parameter(F.normalize(torch.randn(channels.pop()), dim=-1))
+        self.parts = tuple(parts)
         self.class_weight = class_weight
         self.no_object_weight = no_object_weight
         self.object_mask_threshold = object_mask_threshold
@@ -80,9 +85,11 @@ class Naming(nn.Module):
             raise ValueError(
                 "MODEL.NAMING needs embeddings: add TextClassHead to MODEL.REGION_HEADS.NAMES"
             )
+        if node.PARTS and not cfg.MODEL.TEXT_CLASS.PARTS:
+            raise ValueError("MODEL.NAMING.PARTS needs MODEL.TEXT_CLASS.PARTS True")
         if cfg.MODEL.CRITERION.NAME not in ("", "ManyToManyCriterion"):
             raise ValueError(
-                "MODEL.NAMING names what ManyToManyCriterion has matched; MODEL.CRITERION.NAME is "
+                "MODEL.NAMING matches masks as ManyToManyCriterion does; MODEL.CRITERION.NAME is "
                 f"'{cfg.MODEL.CRITERION.NAME}'"
             )
         for entry in node.VOCABULARIES:
@@ -94,6 +101,7 @@ class Naming(nn.Module):
                 check_encoder(vocabularies[name], model_label(cfg.MODEL.TEXT.MODEL))
         return {
             "vocabularies": vocabularies,
+            "parts": node.PARTS,
             "class_weight": node.CLASS_WEIGHT,
             "no_object_weight": node.NO_OBJECT_WEIGHT,
             "object_mask_threshold": node.OBJECT_MASK_THRESHOLD,
@@ -116,45 +124,27 @@ class Naming(nn.Module):
             ValueError: if there is no such vocabulary.
         """
         assert output.text is not None, "the model has no TextClassHead"
-        if vocabulary not in self.names:
-            known = ", ".join(self.names)
-            raise ValueError(f"no vocabulary '{vocabulary}' in MODEL.NAMING; there are: {known}")
+        text = output.text
         nothing = F.normalize(self.no_object, dim=-1)[None]
-        vectors = torch.cat([getattr(self, f"vectors_{vocabulary}"), nothing])
-        embeddings = output.text.embeddings[image]
-        with torch.autocast(embeddings.device.type, enabled=False):
-            return output.text.logit_scale.float() * embeddings.float() @ vectors.T
+        vectors = torch.cat([self._vectors(vocabulary), nothing])
+        embeddings = text.parts if vocabulary in self.parts else text.embeddings
+        assert embeddings is not None, "MODEL.TEXT_CLASS.PARTS is False"
+        with torch.autocast(vectors.device.type, enabled=False):
+            return text.logit_scale.float() * embeddings[image].float() @ vectors.T
 
-    def prompt_losses(
-        self,
-        output: PromptOutput,
-        instances: Sequence[Instances],
-        pairs: Sequence[Pairs],
-        vocabularies: Sequence[str | None],
-    ) -> dict[str, Tensor]:
-        """Classes of the masks that prompts were matched to.
+    def name(self, instances: Instances, vocabulary: str) -> None:
+        """Add the vectors of their classes to an image's instances, for the criterion.
 
         Args:
-            output: of prompts, with ``text``; earlier layers in ``aux``.
-            instances: ``gt_classes`` of each image that has a vocabulary.
-            pairs: of each image.
-            vocabularies: name of each image's; None for one without classes.
+            instances: with ``gt_classes``; gain ``gt_text_embeddings``, or ``gt_part_embeddings``
+                where the vocabulary is one of parts.
+            vocabulary: its name.
 
-        Returns:
-            ``loss_class_prompt`` of the last layer, and with ``_i`` those of earlier ones.
+        Raises:
+            ValueError: if there is no such vocabulary.
         """
-        named = [i for i, vocabulary in enumerate(vocabularies) if vocabulary]
-        normalizer = mean_over_ranks(sum(len(pairs[i]) for i in named), output.scores.device)
-        losses = {}
-        for suffix, layer in named_layers(output):
-            total = _nothing_yet(layer)
-            for i in named:
-                logits = self.logits(layer, i, vocabularies[i] or "")[..., :-1]
-                chosen = logits[pairs[i].prompts, pairs[i].masks]
-                truth = instances[i].gt_classes[pairs[i].targets]
-                total = total + F.cross_entropy(chosen, truth, reduction="sum")
-            losses["loss_class_prompt" + suffix] = self.class_weight * total / normalizer
-        return losses
+        field = "gt_part_embeddings" if vocabulary in self.parts else "gt_text_embeddings"
+        instances.set(field, self._vectors(vocabulary)[instances.gt_classes])
 
     def image_losses(
         self,
@@ -188,7 +178,8 @@ class Naming(nn.Module):
             else:
                 costs.append(output.scores.new_zeros(*output.scores.shape[1:], 0))
         pairs = criterion.match(output, list(instances), targets, costs)
-        losses = criterion.supervise(output, list(instances), pairs)
+        # Their names are classes among all others and nothing, not contrasted with each other.
+        losses = criterion.supervise(_without_text(output), list(instances), pairs)
         named = [i for i, vocabulary in enumerate(vocabularies) if vocabulary]
         for suffix, layer in named_layers(output):
             total = _nothing_yet(layer)
@@ -238,6 +229,13 @@ class Naming(nn.Module):
             ),
         }
 
+    def _vectors(self, vocabulary: str) -> Tensor:
+        """(C, D) unit-norm."""
+        if vocabulary not in self.names:
+            known = ", ".join(self.names)
+            raise ValueError(f"no vocabulary '{vocabulary}' in MODEL.NAMING; there are: {known}")
+        return self.get_buffer(f"vectors_{vocabulary}")
+
     def _set_loss(self, logits: Tensor, instances: Instances, pairs: Pairs) -> Tensor:
         """(Q, C + 1) logits of an image's masks, of which those without a partner are nothing."""
         classes = logits.shape[1]
@@ -246,6 +244,10 @@ class Naming(nn.Module):
         weight = logits.new_ones(classes)
         weight[-1] = self.no_object_weight
         return F.cross_entropy(logits, truth, weight)
+
+
+def _without_text(output: PromptOutput) -> PromptOutput:
+    return replace(output, text=None, aux=[_without_text(layer) for layer in output.aux])
 
 
 def _nothing_yet(output: PromptOutput) -> Tensor:

@@ -51,20 +51,23 @@ def parameter_settings(cfg: CfgNode, model: nn.Module) -> dict[str, tuple[float,
     Parameters under ``backbone.`` learn at ``BASE_LR * BACKBONE_MULTIPLIER``. Those of
     normalisation layers decay by ``WEIGHT_DECAY_NORM``; those of ``nn.Embedding`` and tables of
     relative or absolute positions by ``WEIGHT_DECAY_EMBED``; biases by ``WEIGHT_DECAY_BIAS`` where
-    that is not negative; all others by ``WEIGHT_DECAY``. ``LR_FACTORS`` set the rate of parameters
-    by the beginning of their names. A parameter with several names has the settings of its first.
+    that is not negative; scalars, such as the scale of cosines, do not decay; all others do by
+    ``WEIGHT_DECAY``. ``LR_FACTORS`` set the rate of parameters by the beginning of their names. A
+    parameter with several names has the settings of its first.
     """
     solver = cfg.SOLVER
     factors = [*solver.LR_FACTORS, ("backbone.", solver.BACKBONE_MULTIPLIER), ("", 1.0)]
     settings = {}
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     for prefix, module in model.named_modules():
-        for local, _ in module.named_parameters(recurse=False):
+        for local, parameter in module.named_parameters(recurse=False):
             name = f"{prefix}.{local}" if prefix else local
             if name not in trainable:
                 continue
             lr = solver.BASE_LR * next(f for start, f in factors if name.startswith(start))
-            if isinstance(module, _NORMS):
+            if not parameter.dim():
+                decay = 0.0
+            elif isinstance(module, _NORMS):
                 decay = solver.WEIGHT_DECAY_NORM
             elif isinstance(module, nn.Embedding) or local in _POSITION_TABLES:
                 decay = solver.WEIGHT_DECAY_EMBED

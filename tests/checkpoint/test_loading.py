@@ -5,9 +5,10 @@ from torch import nn
 
 from semsam.checkpoint import load_backbone_weights, load_weights, read_state_dict
 from semsam.checkpoint.convert import convert_semantic_sam, semantic_sam_key
+from semsam.checkpoint.convert_ovsam import convert_open_vocabulary_sam
 from semsam.modeling import build_model
 from semsam.modeling.backbone.swin import SwinTransformer
-from tests.tiny import perturb, tiny_cfg
+from tests.tiny import perturb, tiny_cfg, tiny_ovsam_cfg, tiny_sam_cfg
 
 
 @pytest.fixture
@@ -178,3 +179,50 @@ def test_position_bias_of_another_window_is_resized(tmp_path):
     ours = SwinTransformer(window_size=7, **kwargs)
     load_backbone_weights(ours, tmp_path / "swin.pth")
     torch.testing.assert_close(ours.get_parameter(key), torch.full((13 * 13, 2), 0.5))
+
+
+def test_a_text_head_and_its_tokens_start_from_sam_s_weights(tmp_path, caplog):
+    sam = perturb(build_model(tiny_sam_cfg()))
+    torch.save(sam.state_dict(), tmp_path / "sam.pth")
+    model = build_model(tiny_ovsam_cfg())
+    load_weights(model, tmp_path / "sam.pth")
+    own = model.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in sam.state_dict().items())
+    for part in ("the head 'TextClassHead'", "'decoder.text_encoder'", "'decoder.extra_tokens'"):
+        assert f"no weights for {part}" in caplog.text
+
+
+def umar_names(model):
+    """A state dict as open-vocabulary SAM would save what it adds to SAM."""
+    head = "region_heads.TextClassHead."
+    beginnings = {
+        "decoder.text_encoder.": "text_encoder.",
+        f"{head}projections.whole.": "text_decoder.",
+        f"{head}hypernetworks.": "sam.mask_decoder.output_hypernetworks_mlps_semantic.",
+        f"{head}cosine_head.": "sam.mask_decoder.cosine_sim_prediction_head.",
+    }
+    state = model.state_dict()
+    tokens = state["decoder.extra_tokens.weight"]
+    theirs = {
+        "temperature": state[f"{head}logit_scale"],
+        "sam.mask_decoder.cosine_token.weight": tokens[:1],
+        "sam.mask_decoder.semantic_tokens.weight": tokens[1:],
+    }
+    for ours, other in beginnings.items():
+        theirs |= {k.replace(ours, other): v for k, v in state.items() if k.startswith(ours)}
+    return theirs
+
+
+def test_every_key_of_open_vocabulary_sam_has_its_place():
+    model = perturb(build_model(tiny_ovsam_cfg()))
+    theirs = umar_names(model)
+    converted = convert_open_vocabulary_sam({f"module.{k}": v for k, v in theirs.items()})
+    own = model.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in converted.items())
+    heads = {k for k in own if k.startswith(("region_heads.", "decoder.text_encoder."))}
+    assert set(converted) == heads | {"decoder.extra_tokens.weight"}
+
+
+def test_an_unknown_key_of_open_vocabulary_sam_is_listed():
+    with pytest.raises(ValueError, match=r"1 unknown keys.*mystery"):
+        convert_open_vocabulary_sam({"sam.mask_decoder.mystery": torch.zeros(1)})

@@ -109,3 +109,9 @@ def test_prompts_with_and_without_a_mask_are_answered_together_in_mixed_precisio
         alone = model.decode(features, prompts)
     assert output.mask_logits.isfinite().all()
     torch.testing.assert_close(output.scores[0, 0], alone.scores[0, 0], check_dtype=False)
+
+
+def test_an_image_without_masks_gets_no_click():
+    output = answer(halves(), [[0.9, 0.1]])
+    following = correct(output, CLICK, [Instances((16, 16))], ONE, click=True)
+    assert following.labels[0, 0].tolist() == [1, -1]

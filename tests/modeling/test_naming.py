@@ -47,15 +47,15 @@ def test_prompts_and_images_learn_names_where_they_are_known(model):
     model.train()
     named, unnamed = named_record(), training_record(192, 192, seed=1)
     losses = model([named, unnamed])
-    assert {"loss_mask_bce", "loss_class_prompt", "loss_class_prompt_0"} <= set(losses)
+    assert {"loss_mask_bce", "loss_contrastive", "loss_contrastive_0"} <= set(losses)
     assert {"loss_mask_bce_image", "loss_class_image", "loss_class_image_0"} <= set(losses)
     sum(losses.values()).backward()
     for name in ("naming.no_object", "decoder.query_embed.weight"):
         assert model.get_parameter(name).grad.any(), name
     assert model.region_heads.TextClassHead.logit_scale.grad != 0
     without = model([unnamed, unnamed])
-    names = [name for name in without if "class" in name or "image" in name]
-    assert len(names) == len([name for name in losses if "class" in name or "image" in name])
+    names = [name for name in without if "contrastive" in name or "image" in name]
+    assert set(without) == set(losses)
     assert all(without[name].item() == 0 for name in names)
 
 
@@ -71,7 +71,7 @@ def test_a_few_steps_teach_the_classes_of_an_image(tmp_path):
         sum(losses.values()).backward()
         optimizer.step()
         first = first or {name: loss.item() for name, loss in losses.items()}
-    assert losses["loss_class_prompt"].item() < 0.3 * first["loss_class_prompt"]
+    assert losses["loss_contrastive"].item() < 0.7 * first["loss_contrastive"]
     assert losses["loss_class_image"].item() < 0.5 * first["loss_class_image"]
 
 
@@ -94,6 +94,21 @@ def test_an_image_without_prompts_is_segmented_by_the_names_of_its_vocabulary(mo
     ids, segments = first["panoptic_seg"]
     assert ids.shape == (96, 100)
     assert set(ids.unique().tolist()) - {0} == {segment["id"] for segment in segments}
+
+
+def test_names_of_parts_are_learned_in_their_own_space(tmp_path):
+    torch.manual_seed(0)
+    cfg = named_cfg(tmp_path)
+    cfg.MODEL.TEXT_CLASS.PARTS = True
+    cfg.MODEL.NAMING.PARTS = ["more"]
+    model = build_model(cfg).train()
+    losses = model([named_record(vocabulary="more")])
+    assert losses["loss_contrastive"].item() == 0
+    assert losses["loss_contrastive_part"].item() > 0
+    (losses["loss_contrastive_part"] + losses["loss_class_image"]).backward()
+    projections = model.region_heads.TextClassHead.projections
+    assert projections.part.weight.grad.any()
+    assert projections.whole.weight.grad is None or not projections.whole.weight.grad.any()
 
 
 @torch.no_grad()
@@ -121,11 +136,15 @@ def test_what_naming_builds_on_is_asked_for(tmp_path):
         build_model(cfg)
     cfg = named_cfg(tmp_path)
     cfg.MODEL.CRITERION.NAME = "ManyToOneCriterion"
-    with pytest.raises(ValueError, match="ManyToManyCriterion has matched"):
+    with pytest.raises(ValueError, match="as ManyToManyCriterion does"):
         build_model(cfg)
     cfg = named_cfg(tmp_path)
     cfg.MODEL.TEXT_CLASS.PREDICT_COSINE = True
     with pytest.raises(ValueError, match=r"PREDICT_COSINE of MODEL\.TEXT_CLASS to False"):
+        build_model(cfg)
+    cfg = named_cfg(tmp_path)
+    cfg.MODEL.NAMING.PARTS = ["more"]
+    with pytest.raises(ValueError, match=r"needs MODEL\.TEXT_CLASS\.PARTS"):
         build_model(cfg)
     cfg = named_cfg(tmp_path)
     cfg.MODEL.NAMING.VOCABULARIES = ["pets.safetensors"]

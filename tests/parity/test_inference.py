@@ -152,3 +152,24 @@ def test_every_official_key_fills_a_parameter_or_is_known_unused(path):
     assert theirs["decoder.prompt_embed.weight"][0] == 2
     theirs["decoder.prompt_embed.weight"] = (1, *theirs["decoder.prompt_embed.weight"][1:])
     assert theirs == ours
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("parts", "fits"), [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize(("fixture", "what"), cases(SEMANTIC_SAM, "inference", "class_maps")[:1])
+def test_maps_into_a_text_space_load_where_a_head_has_a_place_for_them(fixture, what, parts, fits):
+    predictor = "model.sem_seg_head.predictor."
+    theirs = fixture.weights[f"{predictor}class_embed"]
+    cfg = semsam_cfg(fixture.meta["config"])
+    cfg.MODEL.REGION_HEADS.NAMES = ["TextClassHead"]
+    text = cfg.MODEL.TEXT_CLASS
+    text.EMBED_DIM, text.NUM_LAYERS, text.PARTS = theirs.shape[1] + (not fits), 1, parts
+    text.SEMANTIC_TOKENS = text.HYPERNETWORKS = text.PREDICT_COSINE = False
+    model = load_original(fixture, cfg)
+    maps = model.region_heads["TextClassHead"].projections
+    assert (maps["whole"].weight.shape == theirs.T.shape) == fits
+    if fits:
+        assert torch.equal(maps["whole"].weight, theirs.T)
+        for name, projection in maps.items():
+            key = predictor + {"whole": "class_embed", "part": "class_embed_part"}[name]
+            assert torch.equal(projection.weight, fixture.weights[key].T)

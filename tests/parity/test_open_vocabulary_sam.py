@@ -15,7 +15,7 @@ from semsam.checkpoint import load_weights
 from semsam.config import get_cfg
 from semsam.modeling import build_model
 from semsam.modeling.criterion import OpenVocabularyCriterion
-from semsam.modeling.criterion.text_losses import contrastive_terms, cosine_error
+from semsam.modeling.criterion.text_losses import NameLosses, contrastive_terms, cosine_error
 from semsam.modeling.region_heads.text_class import TextClassHead
 from semsam.structures import Instances, PromptOutput, Prompts, PromptTargets, TextPrediction
 
@@ -215,10 +215,12 @@ class LossFixture:
             focal_weight=20 * weights["CombinedLoss"],
             dice_weight=weights["CombinedLoss"],
             iou_weight=weights["MSE_Loss"],
-            contrastive_weight=weights["SymmetricContrastiveLoss"],
-            cosine_weight=weights["Cosine_MSE_Loss"],
+            names=NameLosses(
+                contrastive_weight=weights["SymmetricContrastiveLoss"],
+                cosine_weight=weights["Cosine_MSE_Loss"],
+                shared_names=False,
+            ),
             choice=choice,
-            shared_names=False,
         )
 
     def losses(self, choice, tau):

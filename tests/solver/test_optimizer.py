@@ -44,6 +44,12 @@ def test_rates_by_name_and_the_decay_of_biases_can_be_set():
     assert settings["backbone.proj.bias"] == (1e-5, 0.0)
 
 
+def test_a_scalar_does_not_decay():
+    model = Small()
+    model.logit_scale = nn.Parameter(torch.tensor(2.0))
+    assert parameter_settings(get_cfg(), model)["logit_scale"] == (1e-4, 0.0)
+
+
 def test_parameters_of_equal_settings_share_a_group():
     model = Small()
     optimizer = build_optimizer(get_cfg(), model)

@@ -62,6 +62,43 @@ def test_images_with_different_numbers_of_prompts_are_stacked_with_a_validity_ma
     assert (batch.labels[0, 1] == -1).all()
 
 
+def test_texts_go_alone_or_with_a_place_and_stay_with_their_prompt():
+    texts = torch.randn(2, 5)
+    prompts = Prompts.cat(
+        [
+            Prompts.from_points([[3.0, 4.0]]),
+            Prompts.from_texts(texts),
+            Prompts.from_boxes([[1.0, 2, 3, 4]]).with_texts(texts[:1]),
+        ]
+    )
+    assert prompts.has_text.tolist() == [[False, True, True, True]]
+    assert prompts.has_box.tolist() == [[False, False, False, True]]
+    assert torch.equal(prompts.texts[0, 1:3], texts)
+    assert not prompts.texts[0, 0].any()
+    batch = Prompts.collate([prompts.select(slice(1)), prompts])
+    assert batch.texts.shape == (2, 4, 5)
+    assert torch.equal(batch[1:].texts, prompts.texts)
+    assert batch.has_text[0].tolist() == [False] * 4
+
+
+def test_texts_of_two_encoders_cannot_be_prompts_of_one_batch():
+    with pytest.raises(ValueError, match=r"\[3, 5\] channels"):
+        Prompts.collate([Prompts.from_texts(torch.ones(1, n)) for n in (3, 5)])
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (torch.ones(3, 5), "2 prompts, but 3 texts"),
+        (torch.ones(2), r"must be \(N, D\)"),
+        (torch.full((2, 5), float("nan")), "finite"),
+    ],
+)
+def test_texts_that_do_not_fit_are_refused(texts, message):
+    with pytest.raises(ValueError, match=message):
+        Prompts.from_points([[1.0, 1.0], [2.0, 2.0]]).with_texts(texts)
+
+
 def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match="at least one image"):
         Prompts.collate([])

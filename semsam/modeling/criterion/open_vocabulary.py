@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from semsam.config import CfgNode, configurable
 from semsam.modeling.build import CRITERION
@@ -15,7 +14,7 @@ from semsam.structures import Instances, PromptOutput, PromptTargets
 
 from .losses import mask_dice_loss, mask_focal_loss
 from .pair_losses import mean_over_ranks, shrink_masks
-from .text_losses import contrastive_terms, cosine_error
+from .text_losses import NameLosses, NameSpace, name_spaces, true_names
 
 CHOICES = ("uncoupled", "coupled")
 #: Added to areas in the dice loss, in cells.
@@ -47,14 +46,11 @@ class OpenVocabularyCriterion(nn.Module):
         dice_weight: of ``loss_mask_dice``.
         iou_weight: of ``loss_iou``, the squared error of the predicted quality.
         focal_gamma: of the focal loss.
-        contrastive_weight: of ``loss_contrastive`` and, for names of parts, its ``_part``.
-        cosine_weight: of ``loss_cosine``, the squared error of the predicted cosine.
+        names: what names cost; with its defaults if None.
         choice: which mask of a prompt learns. ``"uncoupled"``: the cheapest for its shape and, on
             its own, the cheapest for its name; ``"coupled"``: the cheapest for both together.
         all_levels: the masks of an ambiguous prompt compete whatever the prompt; else those that
             answer a prompt of its kind.
-        gather: contrast with the names and masks of all ranks.
-        shared_names: regions of one name are positives of each other.
 
     Raises:
         ValueError: if the choice is unknown.
@@ -68,12 +64,9 @@ class OpenVocabularyCriterion(nn.Module):
         dice_weight: float = 1.0,
         iou_weight: float = 1.0,
         focal_gamma: float = 2.0,
-        contrastive_weight: float = 2.0,
-        cosine_weight: float = 1.0,
+        names: NameLosses | None = None,
         choice: str = "uncoupled",
         all_levels: bool = False,
-        gather: bool = True,
-        shared_names: bool = True,
     ) -> None:
         super().__init__()
         if choice not in CHOICES:
@@ -82,12 +75,9 @@ class OpenVocabularyCriterion(nn.Module):
         self.dice_weight = dice_weight
         self.iou_weight = iou_weight
         self.focal_gamma = focal_gamma
-        self.contrastive_weight = contrastive_weight
-        self.cosine_weight = cosine_weight
+        self.names = names or NameLosses()
         self.choice = choice
         self.all_levels = all_levels
-        self.gather = gather
-        self.shared_names = shared_names
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -107,12 +97,9 @@ class OpenVocabularyCriterion(nn.Module):
             "dice_weight": node.DICE_WEIGHT,
             "iou_weight": node.IOU_WEIGHT,
             "focal_gamma": node.FOCAL_GAMMA,
-            "contrastive_weight": text.CONTRASTIVE_WEIGHT,
-            "cosine_weight": text.COSINE_WEIGHT,
+            "names": NameLosses(cfg),
             "choice": text.CHOICE,
             "all_levels": text.ALL_LEVELS,
-            "gather": text.GATHER,
-            "shared_names": text.SHARED_NAMES,
         }
 
     def forward(
@@ -138,12 +125,9 @@ class OpenVocabularyCriterion(nn.Module):
         """
         assert output.text is not None, "the model has no TextClassHead"
         competing = self._competing(output).flatten(0, 1)
-        groups = [
-            self._shapes(output, instances, targets),
-            self._names(output, instances, targets, competing, "gt_text_embeddings"),
-        ]
-        if output.text.parts is not None:
-            groups.append(self._names(output, instances, targets, competing, "gt_part_embeddings"))
+        groups = [self._shapes(output, instances, targets)]
+        for space in name_spaces(output.text):
+            groups.append(self._names(output, instances, targets, competing, space))
         costs = [_scatter(sum(g.terms.values()), g.rows, competing) for g in groups]  # type: ignore[arg-type]
         if self.choice == "coupled":
             costs = [torch.stack(costs).sum(0)] * len(groups)
@@ -205,39 +189,22 @@ class OpenVocabularyCriterion(nn.Module):
         instances: list[Instances],
         targets: list[PromptTargets],
         competing: Tensor,
-        field: str,
+        space: NameSpace,
     ) -> _Known:
-        text = output.text
-        assert text is not None
-        parts = field == "gt_part_embeddings"
-        predicted = text.parts if parts else text.embeddings
-        assert predicted is not None
+        assert output.text is not None
 
         def vectors(inst: Instances) -> Tensor:
-            return inst.get(field).float()
+            return true_names(space, inst)
 
-        empty = torch.zeros(0, predicted.shape[-1], device=predicted.device)
-        rows, truth = _known(output, instances, targets, field, vectors, empty)
-        if truth.shape[1] != predicted.shape[-1]:
-            raise ValueError(
-                f"{field} has {truth.shape[1]} channels, the model's embeddings "
-                f"{predicted.shape[-1]}: they come from another text encoder than the model's"
-            )
-        named = truth.any(1)
-        rows, truth = rows[named], F.normalize(truth[named], dim=-1)
-        with torch.autocast(predicted.device.type, enabled=False):
-            embeddings = predicted.flatten(0, 1)[rows].float()
-            scale = text.logit_scale.float()
-            from_names, from_masks = contrastive_terms(
-                embeddings, truth, scale, competing[rows], self.gather, self.shared_names
-            )
-            both = self.contrastive_weight * (from_names[:, None] + from_masks) / 2
-            terms = {"loss_contrastive_part" if parts else "loss_contrastive": both}
-            if text.cosines is not None and not parts:
-                cosines = text.cosines.flatten(0, 1)[rows].float()
-                error = cosine_error(cosines, embeddings, truth)
-                terms["loss_cosine"] = self.cosine_weight * error
-        return _Known(rows, terms)
+        empty = torch.zeros(0, space.embeddings.shape[-1], device=space.embeddings.device)
+        rows, names = _known(output, instances, targets, space.field, vectors, empty)
+        named = names.any(1)
+        rows, names = rows[named], names[named]
+        embeddings = space.embeddings.flatten(0, 1)[rows]
+        cosines = None if space.cosines is None else space.cosines.flatten(0, 1)[rows]
+        scale = output.text.logit_scale
+        terms = self.names(embeddings, cosines, names, scale, competing[rows])
+        return _Known(rows, {name + space.suffix: term for name, term in terms.items()})
 
 
 def _known(

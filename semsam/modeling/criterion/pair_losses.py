@@ -19,6 +19,7 @@ from .losses import (
     uncertain_points,
 )
 from .matcher import Pairs, relative_boxes
+from .text_losses import NameLosses, name_spaces, true_names
 
 IOU_TARGETS = ("dice", "iou")
 
@@ -41,6 +42,7 @@ class PairLosses:
             detached, measured at the resolution of the logits.
         focal_gamma: 0 for cross-entropy; else the focal loss takes its place and its weight, and is
             called ``loss_mask_focal`` (SAM: 2).
+        names: what the names of masks cost, where a head predicts them; with its defaults if None.
         rand: source of uniform draws, called as ``torch.rand``.
 
     Raises:
@@ -60,6 +62,7 @@ class PairLosses:
         importance_sample_ratio: float = 0.75,
         iou_target: str = "dice",
         focal_gamma: float = 0.0,
+        names: NameLosses | None = None,
         rand: Rand = torch.rand,
     ) -> None:
         if iou_target not in IOU_TARGETS:
@@ -81,11 +84,12 @@ class PairLosses:
         self.importance_sample_ratio = importance_sample_ratio
         self.iou_target = iou_target
         self.focal_gamma = focal_gamma
+        self.names = names or NameLosses()
         self.rand = rand
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """Read the keys under ``MODEL.CRITERION``."""
+        """Read the keys under ``MODEL.CRITERION`` and ``MODEL.TEXT_CLASS``."""
         node = cfg.MODEL.CRITERION
         return {
             "bce_weight": node.BCE_WEIGHT,
@@ -98,6 +102,7 @@ class PairLosses:
             "importance_sample_ratio": node.IMPORTANCE_SAMPLE_RATIO,
             "iou_target": node.IOU_TARGET,
             "focal_gamma": node.FOCAL_GAMMA,
+            "names": NameLosses(cfg),
         }
 
     @torch.no_grad()
@@ -160,7 +165,33 @@ class PairLosses:
             giou = generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth))
             losses["loss_box"] = self.box_weight * (boxes - truth).abs().sum(-1)
             losses["loss_giou"] = self.giou_weight * (1 - giou)
-        return {name: loss.sum() / normalizer for name, loss in losses.items()}
+        means = {name: loss.sum() / normalizer for name, loss in losses.items()}
+        return {**means, **self._name_losses(output, instances, pairs)}
+
+    def _name_losses(
+        self, output: PromptOutput, instances: list[Instances], pairs: list[Pairs]
+    ) -> dict[str, Tensor]:
+        """Of masks whose ground truth has a name, a mean over those of all ranks."""
+        losses: dict[str, Tensor] = {}
+        if output.text is None:
+            return losses
+        for space in name_spaces(output.text):
+            names = torch.cat(
+                [
+                    true_names(space, inst)[p.targets]
+                    for inst, p in zip(instances, pairs, strict=True)
+                ]
+            )
+            named = names.any(1)
+            embeddings = select_pairs(space.embeddings, pairs)[named, None]
+            cosines = None
+            if space.cosines is not None:
+                cosines = select_pairs(space.cosines, pairs)[named, None]
+            terms = self.names(embeddings, cosines, names[named], output.text.logit_scale)
+            normalizer = mean_over_ranks(len(embeddings), embeddings.device)
+            for name, term in terms.items():
+                losses[name + space.suffix] = term.sum() / normalizer
+        return losses
 
     def mask_terms(
         self,

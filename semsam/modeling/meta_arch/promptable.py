@@ -292,17 +292,21 @@ class PromptableSegmentor(nn.Module):
             raise RuntimeError("this model has no criterion; name one in MODEL.CRITERION.NAME")
         instances: list[Instances] = [x["instances"].to(self.device) for x in batched_inputs]
         targets: list[PromptTargets] = [x["targets"].to(self.device) for x in batched_inputs]
+        vocabularies = [x.get("vocabulary") for x in batched_inputs]
+        if self.naming is not None:
+            for own, vocabulary in zip(instances, vocabularies, strict=True):
+                if vocabulary:
+                    self.naming.name(own, vocabulary)
         losses: dict[str, Tensor] = {}
         for head in self.region_heads.values():
             losses.update(head.losses(output, instances, targets))
         if self.criterion is None:
             return losses
-        vocabularies = [x.get("vocabulary") for x in batched_inputs]
-        rounds = [self._mask_losses(output, instances, targets, vocabularies)]
+        rounds = [self.criterion(output, instances, targets)]
         for click in clicks_of_rounds(self.prompt_rounds):
             prompts = correct(output, prompts, instances, targets, click)
             output = self.decode(features, prompts)
-            rounds.append(self._mask_losses(output, instances, targets, vocabularies))
+            rounds.append(self.criterion(output, instances, targets))
         means = {k: torch.stack([r[k] for r in rounds]).mean() for k in rounds[0]}
         if self.naming is not None and self.decoder.num_queries:
             everything = self.answer_image(features)
@@ -310,23 +314,6 @@ class PromptableSegmentor(nn.Module):
                 self.naming.image_losses(everything, self.criterion, instances, vocabularies)
             )
         return {**means, **losses}
-
-    def _mask_losses(
-        self,
-        output: PromptOutput,
-        instances: list[Instances],
-        targets: list[PromptTargets],
-        vocabularies: list[str | None],
-    ) -> dict[str, Tensor]:
-        """What the masks of prompts cost and, where classes are known, what they are called."""
-        assert self.criterion is not None
-        if self.naming is None:
-            return self.criterion(output, instances, targets)
-        pairs = self.criterion.match(output, instances, targets)
-        return {
-            **self.criterion.supervise(output, instances, pairs),
-            **self.naming.prompt_losses(output, instances, pairs, vocabularies),
-        }
 
     def _instances(
         self,

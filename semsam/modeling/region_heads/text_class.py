@@ -26,8 +26,8 @@ class TextClassHead(nn.Module):
     """Gives each mask a unit vector to be compared with those of names (open-vocabulary SAM).
 
     It reads tokens of its own, one a mask, or the masks' tokens where it has none (Mask-DINO).
-    ``OpenVocabularyCriterion`` trains it: what a mask is called and which mask learns belong
-    together.
+    The criterion trains it, by ``gt_text_embeddings`` of the instances: what a mask is called and
+    which mask learns belong together.
 
     Args:
         token_dim: C, channels of the decoder's tokens.
@@ -102,7 +102,7 @@ class TextClassHead(nn.Module):
         Raises:
             ValueError: if it has tokens of its own, but the decoder's queries have none.
         """
-        node = cfg.MODEL.TEXT_CLASS
+        node, encoder = cfg.MODEL.TEXT_CLASS, cfg.MODEL.TEXT.MODEL
         own = node.SEMANTIC_TOKENS or node.HYPERNETWORKS or node.PREDICT_COSINE
         if cfg.MODEL.DECODER.NUM_QUERIES and own:
             raise ValueError(
@@ -121,7 +121,7 @@ class TextClassHead(nn.Module):
             "predict_cosine": node.PREDICT_COSINE,
             "logit_scale": node.LOGIT_SCALE,
             "learn_logit_scale": node.LEARN_LOGIT_SCALE,
-            "text_encoder": model_label(cfg.MODEL.TEXT.MODEL),
+            "text_encoder": model_label(encoder) if encoder else "",
         }
 
     def complete(self, output: PromptOutput) -> PromptOutput:

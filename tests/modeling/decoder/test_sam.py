@@ -4,7 +4,7 @@ import torch
 from semsam.inference import AutomaticMaskGenerator, SemSamPredictor
 from semsam.modeling import build_model
 from semsam.structures import Prompts
-from tests.tiny import perturb, tiny_sam_cfg, training_record
+from tests.tiny import perturb, tiny_ovsam_cfg, tiny_sam_cfg, training_record
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +117,35 @@ def test_an_untrained_model_encodes_near_places_alike_and_far_ones_differently()
     codes = torch.nn.functional.normalize(decoder.prompt_encoder.shared_embedding(places), dim=1)
     assert codes[0] @ codes[1] > 0.9
     assert codes[0] @ codes[2] < 0.5
+
+
+@torch.no_grad()
+def test_a_text_changes_what_a_place_means_and_is_answered_without_one():
+    torch.manual_seed(0)
+    model = perturb(build_model(tiny_ovsam_cfg())).eval()
+    features = model.encode_image(model.preprocess([{"image": torch.zeros(3, 64, 64).byte()}]))
+    dog, cat = torch.randn(2, 1, 12)
+    kinds = [
+        CLICK,
+        CLICK.with_texts(dog),
+        CLICK.with_texts(cat),
+        BOX,
+        BOX.with_texts(dog),
+        Prompts.from_texts(dog),
+        Prompts.from_texts(cat),
+    ]
+    together = model.decode(features, Prompts.cat(kinds))
+    for i, prompt in enumerate(kinds):
+        alone = model.decode(features, prompt).mask_logits[:, 0]
+        torch.testing.assert_close(together.mask_logits[:, i], alone)
+        assert all((together.mask_logits[:, j] - alone).abs().max() > 1e-4 for j in range(i))
+    # A name alone may mean many things, one with a place means one.
+    assert together.answering[0, :, 0].tolist() == [False, True, True, True, True, False, False]
+
+
+def test_a_text_is_refused_by_a_decoder_that_cannot_read_it(model, features):
+    with pytest.raises(ValueError, match=r"no encoder of texts.*TEXT_PROMPTS"):
+        model.decode(features, CLICK.with_texts(torch.ones(1, 12)))
+    reader = build_model(tiny_ovsam_cfg())
+    with pytest.raises(ValueError, match=r"5 channels, this decoder reads 12"):
+        reader.decode(features, CLICK.with_texts(torch.ones(1, 5)))
