@@ -4,8 +4,8 @@
     python tools/evaluate_predictions.py --dataset seginw FOLDER --submission seginw.zip
 
 ``tools/train_net.py --eval-only`` leaves such files in OUTPUT_DIR. ``seginw`` stands for the 25
-datasets of Segmentation in the Wild, of which FOLDER holds ``seginw_NAME_val.json``: mean and median
-AP are of those that have a result; others are named, and the exit status is then 1.
+datasets of Segmentation in the Wild, of which FOLDER holds ``seginw_NAME_val.json``: mean and
+median AP are of those that have a result; others are named, and the exit status is then 1.
 """
 
 from __future__ import annotations

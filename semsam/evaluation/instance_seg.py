@@ -66,6 +66,7 @@ class COCOEvaluator(DatasetEvaluator):
         self._sizes = {row["id"]: (row["height"], row["width"]) for row in self._truth["images"]}
         self._category_ids = dict(category_ids)
         known = sorted(row["id"] for row in self._truth["categories"])
+        self._known = set(known)
         if sorted(self._category_ids.values()) != known:
             raise ValueError(
                 f"'{json_file}' has other categories than the {len(category_ids)} given"
@@ -121,7 +122,8 @@ class COCOEvaluator(DatasetEvaluator):
             try:
                 rows = self._results(record["image_id"], output["instances"])
             except (ValueError, AttributeError, KeyError) as error:
-                raise ValueError(f"'{record['file_name']}': {error}") from error
+                reason = f"{type(error).__name__}: {error}"
+                raise ValueError(f"'{record['file_name']}': {reason}") from error
             self._found[record["image_id"]] = rows
 
     def evaluate(self) -> Results:
@@ -203,7 +205,7 @@ class COCOEvaluator(DatasetEvaluator):
     def _check(self, row: dict[str, Any]) -> None:
         if row["image_id"] not in self._sizes:
             raise ValueError(f"'{self._source}' has no image {row['image_id']}")
-        if row["category_id"] not in self._category_ids.values():
+        if row["category_id"] not in self._known:
             raise ValueError(f"'{self._source}' has no category {row['category_id']}")
         if not math.isfinite(row["score"]):
             raise ValueError(f"the score is {row['score']}")
@@ -245,6 +247,8 @@ def _encode(masks: Any, size: tuple[int, int]) -> list[dict[str, Any]]:
     if not isinstance(masks, (torch.Tensor, np.ndarray)):
         return [to_coco_code(code, size) for code in masks]
     bitmaps = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks
+    if bitmaps.dtype != np.bool_:
+        raise ValueError(f"masks are bool, not {bitmaps.dtype}")
     if bitmaps.shape[1:] != tuple(size):
         raise ValueError(f"masks are {list(bitmaps.shape[1:])}, the photo {list(size)}")
     columns = np.asfortranarray(bitmaps.transpose(1, 2, 0), dtype=np.uint8)

@@ -1,7 +1,7 @@
 """Segmentation in the Wild: 25 datasets, one number; and the submission of the benchmark.
 
 A submission is a zip of 25 files ``seginw_NAME_val.json``, each a list of COCO's results without
-boxes: ``image_id``, ``category_id`` (from 0), ``score`` and ``segmentation`` (``size``, ``counts``).
+boxes: ``image_id``, ``category_id`` (from 0), ``score``, ``segmentation`` (``size``, ``counts``).
 """
 
 from __future__ import annotations
