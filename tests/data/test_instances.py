@@ -129,6 +129,15 @@ def test_seginw_counts_its_classes_from_zero(tmp_path):
         DatasetCatalog.get(f"seginw://{tmp_path}/Cows")
 
 
+def test_any_json_is_a_dataset_whose_photos_lie_beside_it_or_where_it_is_said(tmp_path):
+    write_truth(tmp_path / "own.json", OBJECTS)
+    records = DatasetCatalog.get(f"coco_json://{tmp_path}/own.json")
+    assert [record["file_name"] for record in records] == [f"{tmp_path}/{n}.jpg" for n in (1, 2, 3)]
+    elsewhere = DatasetCatalog.get(f"coco_json://{tmp_path}/own.json?images=photos")
+    assert elsewhere[0]["file_name"] == "photos/1.jpg"
+    assert MetadataCatalog.get(f"coco_json://{tmp_path}/own.json").thing_classes == ["cat", "dog"]
+
+
 def test_parts_are_called_by_whole_and_part(tmp_path):
     categories = [{"id": 1, "name": "dog:head"}, {"id": 2, "name": "dog"}]
     write_truth(tmp_path / "val.json", [item(1, 1, 1)], categories)

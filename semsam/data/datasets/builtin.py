@@ -15,10 +15,12 @@ from semsam.data.datasets.coco import describe_coco_panoptic, load_coco_panoptic
 from semsam.data.datasets.instances import (
     SEGINW_NAMES,
     describe_coco_instances,
+    describe_coco_json,
     describe_lvis,
     describe_parts,
     describe_seginw,
     load_coco_instances,
+    load_coco_json,
     load_lvis,
     load_parts,
     load_seginw,
@@ -53,6 +55,7 @@ _INSTANCE_TYPES: dict[
     str, tuple[Callable[..., Records], Callable[..., dict[str, Any]], dict[str, Any]]
 ] = {
     "coco_instances": (load_coco_instances, describe_coco_instances, {}),
+    "coco_json": (load_coco_json, describe_coco_json, {}),
     "lvis": (load_lvis, describe_lvis, {"federated": True}),
     "seginw": (load_seginw, describe_seginw, {}),
     "parts": (load_parts, describe_parts, {}),

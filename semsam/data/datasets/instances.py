@@ -2,7 +2,8 @@
 
 A record has ``file_name``, ``image_id``, ``height``, ``width`` and ``annotations``
 (``semsam.data.records``), crowds among them. Classes are numbered from 0 by rising ``id`` of the
-json's categories. Training splits leave out photos without objects, others keep them.
+json's categories. Training splits leave out photos without objects, others keep them; where there
+are no splits, a json with ``train`` in its name is one of training.
 
 The metadata of each are detectron2's: ``json_file``, ``thing_classes`` (names) and
 ``thing_dataset_id_to_contiguous_id``; also ``category_groups``, {metric: class indices} of which
@@ -50,6 +51,28 @@ def load_coco_instances(root: str | Path, split: str = "val2017") -> RegionRecor
 def describe_coco_instances(root: str | Path, split: str = "val2017") -> dict[str, Any]:
     """The metadata of :func:`load_coco_instances`."""
     return _describe(_coco_json(root, split))
+
+
+def load_coco_json(json_file: str | Path, images: str | None = None) -> RegionRecords:
+    """Any objects in COCO's json.
+
+    Args:
+        json_file: with ``images``, ``annotations`` and ``categories``.
+        images: folder of the photos, to which the json's ``file_name`` are relative; that of the
+            json if None.
+
+    Raises:
+        FileNotFoundError: if the json is missing.
+        ValueError: if it is damaged.
+    """
+    source = Path(json_file)
+    folder = source.parent if images is None else Path(images)
+    return _load(source, lambda row: folder / row["file_name"], "train" in source.stem)
+
+
+def describe_coco_json(json_file: str | Path, images: str | None = None) -> dict[str, Any]:
+    """The metadata of :func:`load_coco_json`."""
+    return _describe(Path(json_file))
 
 
 def load_lvis(root: str | Path, split: str = "v1_val", images: str | None = None) -> RegionRecords:
@@ -121,12 +144,12 @@ def describe_seginw(folder: str | Path, split: str = "valid") -> dict[str, Any]:
     }
 
 
-def load_parts(json_file: str | Path, images: str) -> RegionRecords:
+def load_parts(json_file: str | Path, images: str | None = None) -> RegionRecords:
     """Objects and their parts, as PACO has them and others give Pascal-Part and PartImageNet.
 
     Args:
-        json_file: COCO-style; a part's category is called ``whole:part``.
-        images: folder of the photos, to which the json's ``file_name`` are relative.
+        json_file: as for :func:`load_coco_json`; a part's category is called ``whole:part``.
+        images: as for :func:`load_coco_json`.
 
     Raises:
         FileNotFoundError: if the json is missing.
@@ -134,10 +157,10 @@ def load_parts(json_file: str | Path, images: str) -> RegionRecords:
     """
     source = Path(json_file)
     _part_groups(source, _categories(source))
-    return _load(source, lambda row: Path(images, row["file_name"]), "train" in source.stem)
+    return load_coco_json(source, images)
 
 
-def describe_parts(json_file: str | Path, images: str) -> dict[str, Any]:
+def describe_parts(json_file: str | Path, images: str | None = None) -> dict[str, Any]:
     """The metadata of :func:`load_parts`, with groups of parts and of whole objects."""
     source = Path(json_file)
     categories = _categories(source)
