@@ -69,7 +69,7 @@ class Metadata(SimpleNamespace):
                 self.__dict__.setdefault(name, value)
             if key in self.__dict__:
                 return self.__dict__[key]
-        raise AttributeError(f"nothing is known of '{key}' of this dataset")
+        raise AttributeError(f"dataset '{self.__dict__.get('name')}' has no '{key}'")
 
 
 @dataclass(frozen=True)

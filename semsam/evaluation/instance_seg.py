@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from semsam.config import CfgNode, configurable
 from semsam.data import MetadataCatalog
-from semsam.data.datasets.regions import read_json
+from semsam.data.datasets.regions import index_images, read_json
 from semsam.data.run_length import to_coco_code
 from semsam.structures import Boxes, Instances
 from semsam.utils import comm
@@ -48,7 +48,7 @@ class COCOEvaluator(DatasetEvaluator):
 
     Raises:
         FileNotFoundError: if the json is missing.
-        ValueError: if it is damaged, or two classes have the same name.
+        ValueError: if it is damaged, has no object, or two classes have the same name.
     """
 
     @configurable
@@ -62,8 +62,10 @@ class COCOEvaluator(DatasetEvaluator):
         prediction_file: str | Path | None = None,
     ) -> None:
         self._source = Path(json_file)
-        self._truth = read_json(self._source, "images", "annotations", "categories")
-        self._sizes = {row["id"]: (row["height"], row["width"]) for row in self._truth["images"]}
+        truth = read_json(self._source, "images", "annotations", "categories")
+        images = index_images(self._source, truth["images"], lambda row: (row["id"], self._source))
+        self._sizes = {number: (row["height"], row["width"]) for number, row in images.items()}
+        self._truth = _completed(self._source, truth, self._sizes)
         self._category_ids = dict(category_ids)
         known = sorted(row["id"] for row in self._truth["categories"])
         self._known = set(known)
@@ -172,8 +174,6 @@ class COCOEvaluator(DatasetEvaluator):
         for task in TASKS:
             precision = match_objects(self._truth, found, task, self._federated)
             results[task] = average_precision(precision, self._groups)
-            if not results[task]:
-                raise RuntimeError(f"'{self._source}' has no object: there is nothing to find")
             classes = average_precision_by_class(precision, self._names)
             logger.info("'%s' by class, in percent:\n%s", task, format_table({"AP": classes}))
             if not self._federated:
@@ -240,6 +240,26 @@ def prediction_file_name(dataset_name: str) -> str:
     stem = re.sub(r"[^\w.+-]+", "_", dataset_name)
     named = MetadataCatalog.get(dataset_name).get("prediction_file")
     return named or f"instances_predictions-{stem}.json"
+
+
+def _completed(
+    source: Path, truth: dict[str, Any], sizes: Mapping[Any, tuple[int, int]]
+) -> dict[str, Any]:
+    """The content of a json, with the area and the box of objects that lack them."""
+    objects = []
+    for number, row in enumerate(truth["annotations"]):
+        try:
+            if "area" not in row or "bbox" not in row:
+                code = to_coco_code(row["segmentation"], sizes[row["image_id"]])
+                place = {"area": int(coco_mask.area(code)), "bbox": coco_mask.toBbox(code).tolist()}
+                row = {**place, **row}
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"'{source}': annotation {number} of the list: {reason}") from error
+        objects.append(row)
+    if all(row.get("iscrowd", 0) for row in objects):
+        raise ValueError(f"'{source}' has no object: there is nothing to find")
+    return {**truth, "annotations": objects}
 
 
 def _encode(masks: Any, size: tuple[int, int]) -> list[dict[str, Any]]:

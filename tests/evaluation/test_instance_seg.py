@@ -218,6 +218,29 @@ def test_other_classes_than_the_json_s_or_two_of_a_name_are_errors(truth):
         COCOEvaluator(truth, IDS, ["cat", "cat"])
 
 
+def test_objects_without_area_and_box_have_those_of_their_mask(truth, evaluator):
+    process(evaluator, 1, [CAT, DOG], [0.9, 0.8], [0, 1])
+    expected = evaluator.evaluate()
+    content = json.loads(truth.read_text())
+    for row in content["annotations"]:
+        del row["area"], row["bbox"]
+    write_json(truth, content)
+    bare = COCOEvaluator(truth, IDS, ["cat", "dog"])
+    process(bare, 1, [CAT, DOG], [0.9, 0.8], [0, 1])
+    assert bare.evaluate() == expected
+    content["annotations"][1]["image_id"] = 8
+    write_json(truth, content)
+    with pytest.raises(ValueError, match=r"truth\.json': annotation 1 of the list: KeyError: 8"):
+        COCOEvaluator(truth, IDS, ["cat", "dog"])
+
+
+def test_a_json_without_objects_is_an_error(tmp_path):
+    crowd = annotation(1, 1, 3, CAT, iscrowd=1)
+    truth = write_coco_json(tmp_path / "truth.json", [crowd], CATEGORIES)
+    with pytest.raises(ValueError, match="no object"):
+        COCOEvaluator(truth, IDS, ["cat", "dog"])
+
+
 def test_a_dataset_without_a_json_says_what_to_set():
     MetadataCatalog.get("instances_of_a_test").set(evaluator_type="COCOEvaluator")
     try:
