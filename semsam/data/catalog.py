@@ -11,6 +11,8 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -36,6 +38,8 @@ class Metadata(SimpleNamespace):
     """What is known of a dataset beside its records, as attributes.
 
     ``mapper`` names an entry of DATASET_MAPPER, ``evaluator_type`` one of EVALUATOR or several.
+    Attributes that stand in the dataset's files, such as names of classes, are read when one that
+    is not known yet is asked for.
     """
 
     def set(self, **values: Any) -> Metadata:
@@ -43,9 +47,38 @@ class Metadata(SimpleNamespace):
         self.__dict__.update(values)
         return self
 
+    def set_lazily(self, describe: Callable[[], dict[str, Any]]) -> Metadata:
+        """Let a function, called once and when needed, give the attributes that are missing."""
+        self.__dict__["_describe"] = describe
+        return self
+
     def get(self, key: str, default: Any = None) -> Any:
-        """The attribute, or ``default`` where there is none."""
+        """The attribute, or ``default`` where there is none.
+
+        Raises:
+            FileNotFoundError: if a file that has to be read for it is missing.
+            ValueError: if that file is damaged.
+        """
         return getattr(self, key, default)
+
+    def __getattr__(self, key: str) -> Any:
+        if "_describe" in self.__dict__ and not key.startswith("_"):
+            described = self._describe()
+            del self.__dict__["_describe"]
+            for name, value in described.items():
+                self.__dict__.setdefault(name, value)
+            if key in self.__dict__:
+                return self.__dict__[key]
+        raise AttributeError(f"dataset '{self.__dict__.get('name')}' has no '{key}'")
+
+
+@dataclass(frozen=True)
+class _Type:
+    """What is registered of a scheme; see ``register_type``."""
+
+    load: Callable[..., Records]
+    describe: Callable[..., dict[str, Any]] | None
+    metadata: dict[str, Any]
 
 
 class _DatasetCatalog:
@@ -53,7 +86,7 @@ class _DatasetCatalog:
 
     def __init__(self) -> None:
         self._functions: dict[str, Callable[[], Records]] = {}
-        self._types: dict[str, tuple[Callable[..., Records], dict[str, Any]]] = {}
+        self._types: dict[str, _Type] = {}
 
     def register(self, name: str, function: Callable[[], Records]) -> None:
         """Add a dataset; ``function`` is called when its records are wanted.
@@ -65,12 +98,19 @@ class _DatasetCatalog:
             raise ValueError(f"dataset '{name}' is already registered; pick another name")
         self._functions[name] = function
 
-    def register_type(self, scheme: str, function: Callable[..., Records], **metadata: Any) -> None:
+    def register_type(
+        self,
+        scheme: str,
+        function: Callable[..., Records],
+        describe: Callable[..., dict[str, Any]] | None = None,
+        **metadata: Any,
+    ) -> None:
         """Add a type of dataset, named by ``scheme://PATH?option=value``.
 
         Args:
             scheme: the word before ``://``.
             function: called with the path and the options, all text; returns the records.
+            describe: called in the same way; returns the metadata that a dataset's files hold.
             **metadata: of every dataset of the type.
 
         Raises:
@@ -78,7 +118,7 @@ class _DatasetCatalog:
         """
         if scheme in self._types:
             raise ValueError(f"dataset type '{scheme}' is already registered; pick another name")
-        self._types[scheme] = function, metadata
+        self._types[scheme] = _Type(function, describe, metadata)
 
     def get(self, name: str) -> Records:
         """The records of a registered dataset, or of a ``scheme://PATH``.
@@ -90,22 +130,24 @@ class _DatasetCatalog:
         if "://" not in name:
             self._check(name)
             return self._functions[name]()
-        scheme, location = name.split("://", 1)
-        path, _, query = location.partition("?")
-        function, _ = self._type(scheme)
-        options = dict(parse_qsl(query, keep_blank_values=True))
-        known = list(inspect.signature(function).parameters)[1:]
-        for option in options:
-            if option not in known:
-                raise ValueError(
-                    f"dataset '{name}': '{scheme}' has no option '{option}'"
-                    f"{nearest_name(option, known)}; it has: {', '.join(known) or 'none'}"
-                )
-        return function(path, **options)
+        kind, path, options = self._parse(name)
+        return kind.load(path, **options)
 
     def metadata_of_type(self, name: str) -> dict[str, Any]:
         """What every dataset of the type of ``scheme://PATH`` has in common; {} for other names."""
-        return dict(self._type(name.split("://", 1)[0])[1]) if "://" in name else {}
+        return dict(self._type(name.split("://", 1)[0]).metadata) if "://" in name else {}
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """The metadata that the files of a ``scheme://PATH`` hold; {} for other names.
+
+        Raises:
+            ValueError: if there is no such scheme or option, or a file is damaged.
+            FileNotFoundError: if a file of the dataset is missing.
+        """
+        if "://" not in name:
+            return {}
+        kind, path, options = self._parse(name)
+        return kind.describe(path, **options) if kind.describe else {}
 
     def list(self) -> list[str]:
         """Registered names."""
@@ -131,7 +173,22 @@ class _DatasetCatalog:
                 f"{', '.join(self.list()) or 'none'}; or {schemes}"
             )
 
-    def _type(self, scheme: str) -> tuple[Callable[..., Records], dict[str, Any]]:
+    def _parse(self, name: str) -> tuple[_Type, str, dict[str, str]]:
+        """Type, path and options of a ``scheme://PATH``."""
+        scheme, location = name.split("://", 1)
+        path, _, query = location.partition("?")
+        kind = self._type(scheme)
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        known = list(inspect.signature(kind.load).parameters)[1:]
+        for option in options:
+            if option not in known:
+                raise ValueError(
+                    f"dataset '{name}': '{scheme}' has no option '{option}'"
+                    f"{nearest_name(option, known)}; it has: {', '.join(known) or 'none'}"
+                )
+        return kind, path, options
+
+    def _type(self, scheme: str) -> _Type:
         if scheme not in self._types:
             known = sorted(self._types)
             raise ValueError(
@@ -154,7 +211,9 @@ class _MetadataCatalog:
             ValueError: if the name is a url of an unknown type.
         """
         if name not in self._entries:
-            self._entries[name] = Metadata(name=name, **DatasetCatalog.metadata_of_type(name))
+            values = DatasetCatalog.metadata_of_type(name)
+            described = partial(DatasetCatalog.describe, name)
+            self._entries[name] = Metadata(name=name, **values).set_lazily(described)
         return self._entries[name]
 
     def list(self) -> list[str]:

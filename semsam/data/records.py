@@ -5,8 +5,9 @@ A record is a dict, detectron2's as far as that goes:
 - ``file_name``: path of the image, or where the row is, for messages;
 - ``image_id``: what no other image of the dataset has;
 - ``image_bytes``: the encoded image, where it does not lie in a file of its own;
-- either ``annotations``: a list of dicts with ``segmentation`` (a COCO run-length code) and, if
-  known, ``category_id`` (contiguous, from 0) and ``point_coords`` ([[x, y]], a click in pixels);
+- either ``annotations``: a list of dicts with ``segmentation`` (a COCO run-length code or polygons)
+  and, if known, ``category_id`` (contiguous, from 0), ``iscrowd`` (1 for a crowd, which no object
+  is) and ``point_coords`` ([[x, y]], a click in pixels);
 - or ``pan_seg_file_name`` (a COCO panoptic PNG) and ``segments_info`` (a list of dicts with ``id``,
   ``category_id``, ``iscrowd``);
 - or ``height`` and ``width`` of the photo and ``regions``: a list of dicts with ``region_id``
@@ -33,6 +34,8 @@ from semsam.data.run_length import IntArray, RunLengthMasks, to_coco_code
 
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
+#: Label of pixels that no segment has.
+_NO_CLASS = 255
 
 
 class BadRecordError(ValueError):
@@ -131,7 +134,7 @@ class LazyImage:
 
 
 def decode_annotations(record: dict[str, Any], size: tuple[int, int]) -> Annotations:
-    """Read a record's masks, as runs.
+    """Read a record's masks, as runs, without those of crowds.
 
     Args:
         record: see the module's description.
@@ -143,14 +146,21 @@ def decode_annotations(record: dict[str, Any], size: tuple[int, int]) -> Annotat
     with blame(record["file_name"]):
         if "pan_seg_file_name" in record:
             return _panoptic(record, size)
-        annotations = record["annotations"]
-        masks = RunLengthMasks.from_coco([a["segmentation"] for a in annotations], size)
+        annotations = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
+        masks = RunLengthMasks.from_coco(
+            [_code(a["segmentation"], size) for a in annotations], size
+        )
         classes = np.array([a.get("category_id", 0) for a in annotations], dtype=np.int64)
         clicks = None
         if annotations and all("point_coords" in a for a in annotations):
             clicks = np.array([a["point_coords"][0] for a in annotations], dtype=np.float64)
             clicks = clicks.reshape(len(annotations), 2)
         return Annotations(masks, classes, clicks)
+
+
+def _code(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """A run-length code of a mask that may be polygons."""
+    return to_coco_code(segmentation, size) if isinstance(segmentation, list) else segmentation
 
 
 def decode_regions(
@@ -223,10 +233,26 @@ def clip_boxes(boxes: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np
     return np.clip(np.asarray(boxes, dtype=np.float64), 0, limits)
 
 
-def _panoptic(record: dict[str, Any], size: tuple[int, int]) -> Annotations:
-    with Image.open(record["pan_seg_file_name"]) as image:
+def decode_segments(record: dict[str, Any]) -> IntArray:
+    """The segment that each pixel belongs to.
+
+    Args:
+        record: with ``pan_seg_file_name``.
+
+    Returns:
+        (H, W) ids of ``segments_info``; 0 for none.
+
+    Raises:
+        BadRecordError: if the file is missing, or no picture.
+    """
+    path = record["pan_seg_file_name"]
+    with blame(path), Image.open(path) as image:
         colours = np.asarray(image.convert("RGB")).astype(np.int64)
-    labels = colours @ np.array([1, 256, 256 * 256])
+    return colours @ np.array([1, 256, 256 * 256])
+
+
+def _panoptic(record: dict[str, Any], size: tuple[int, int]) -> Annotations:
+    labels = decode_segments(record)
     if labels.shape != size:
         raise ValueError(f"the panoptic image is {labels.shape}, the image {size}")
     segments = [s for s in record["segments_info"] if not s.get("iscrowd", 0)]
@@ -242,18 +268,29 @@ def decode_labels(record: dict[str, Any]) -> NDArray[np.integer]:
     """The class of each pixel.
 
     Args:
-        record: with ``sem_seg_file_name``.
+        record: with ``sem_seg_file_name``, or else of panoptic segments.
 
     Returns:
         (H, W) ids as the file has them; with ``reduce_zero_label`` one less, and 0 becomes the
-        file type's highest number, 255.
+        file type's highest number, 255. Of panoptic segments the class, 255 for none and crowds.
 
     Raises:
         BadRecordError: if the file is missing, or no picture of one channel.
     """
+    if "pan_seg_file_name" in record:
+        return _segment_classes(record)
     path = record["sem_seg_file_name"]
     with blame(path), Image.open(path) as image:
         labels = np.asarray(image)
         if labels.ndim != 2:
             raise BadRecordError(f"{path}: labels have one channel, not {labels.shape[2]}")
     return labels - labels.dtype.type(1) if record.get("reduce_zero_label") else labels
+
+
+def _segment_classes(record: dict[str, Any]) -> IntArray:
+    ids = decode_segments(record)
+    labels = np.full(ids.shape, _NO_CLASS, dtype=np.int64)
+    for segment in record["segments_info"]:
+        if not segment.get("iscrowd", 0):
+            labels[ids == segment["id"]] = segment["category_id"]
+    return labels

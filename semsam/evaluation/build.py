@@ -21,7 +21,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> Any:
     Raises:
         ValueError: if the metadata names none, or one that is not registered.
     """
-    from . import caption, dense_caption, interactive, sem_seg  # noqa: F401  (fill the registry)
+    from . import caption, dense_caption, instance_seg, interactive, panoptic, sem_seg  # noqa: F401  (fill the registry)
 
     key = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if key is None:

@@ -8,9 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records, datasets_root
-from semsam.data.datasets.coco import load_coco_panoptic
+from semsam.data.datasets.coco import describe_coco_panoptic, load_coco_panoptic
+from semsam.data.datasets.instances import (
+    SEGINW_NAMES,
+    describe_coco_instances,
+    describe_coco_json,
+    describe_lvis,
+    describe_parts,
+    describe_seginw,
+    load_coco_instances,
+    load_coco_json,
+    load_lvis,
+    load_parts,
+    load_seginw,
+)
 from semsam.data.datasets.refcoco import load_refcoco
 from semsam.data.datasets.region_classes import load_coco_classes, load_objects365, load_v3det
 from semsam.data.datasets.regions import RegionsTsv
@@ -25,12 +39,28 @@ from semsam.data.datasets.sem_seg import (
 from semsam.data.datasets.visual_genome import load_visual_genome
 from semsam.data.label_maps import label_map
 
-_SA1B = {
+_SA1B: dict[str, Any] = {
     "mapper": "PromptableMapper",
     "evaluator_type": ("InteractiveEvaluator", "GranularityEvaluator"),
 }
-_COCO = {"mapper": "PromptableMapper", "evaluator_type": "InteractiveEvaluator"}
-_REGIONS = {"mapper": "CaptionMapper", "evaluator_type": "CaptionEvaluator"}
+_COCO: dict[str, Any] = {"mapper": "PromptableMapper", "evaluator_type": "InteractiveEvaluator"}
+_PANOPTIC: dict[str, Any] = {
+    "mapper": "PhotoMapper",
+    "evaluator_type": ("PanopticEvaluator", "COCOEvaluator", "SemSegEvaluator"),
+    "ignore_label": 255,
+}
+_INSTANCES: dict[str, Any] = {"mapper": "PhotoMapper", "evaluator_type": "COCOEvaluator"}
+#: Reader of the records, and of the metadata; what else is known.
+_INSTANCE_TYPES: dict[
+    str, tuple[Callable[..., Records], Callable[..., dict[str, Any]], dict[str, Any]]
+] = {
+    "coco_instances": (load_coco_instances, describe_coco_instances, {}),
+    "coco_json": (load_coco_json, describe_coco_json, {}),
+    "lvis": (load_lvis, describe_lvis, {"federated": True}),
+    "seginw": (load_seginw, describe_seginw, {}),
+    "parts": (load_parts, describe_parts, {}),
+}
+_REGIONS: dict[str, Any] = {"mapper": "CaptionMapper", "evaluator_type": "CaptionEvaluator"}
 _REGION_TYPES: dict[str, Callable[..., Records]] = {
     "visual_genome": load_visual_genome,
     "refcoco": load_refcoco,
@@ -40,7 +70,7 @@ _REGION_TYPES: dict[str, Callable[..., Records]] = {
     "regions_tsv": RegionsTsv,
     "sa1b_captions": Sa1bCaptions,
 }
-_SEM_SEG = {"mapper": "SemSegMapper", "evaluator_type": "SemSegEvaluator"}
+_SEM_SEG: dict[str, Any] = {"mapper": "SemSegMapper", "evaluator_type": "SemSegEvaluator"}
 #: Reader, and the label that does not count.
 _SEM_SEG_TYPES: dict[str, tuple[Callable[..., Records], int]] = {
     "camvid": (load_camvid, 11),
@@ -57,6 +87,21 @@ _NAMES = {
     "sa1b_tsv_val": "sa1b_tsv://{root}/sa1b_tsv/val",
     "coco_2017_train_panoptic_interactive": "coco_panoptic://{root}/coco?split=train2017",
     "coco_2017_val_panoptic_interactive": "coco_panoptic://{root}/coco?split=val2017",
+    "coco_2017_train_panoptic": "coco_panoptic_seg://{root}/coco?split=train2017",
+    "coco_2017_val_panoptic": "coco_panoptic_seg://{root}/coco?split=val2017",
+    "coco_2017_train_instances": "coco_instances://{root}/coco?split=train2017",
+    "coco_2017_val_instances": "coco_instances://{root}/coco?split=val2017",
+    "lvis_v1_train": "lvis://{root}/lvis?split=v1_train",
+    "lvis_v1_val": "lvis://{root}/lvis?split=v1_val",
+    "lvis_v1_minival": "lvis://{root}/lvis?split=v1_minival",
+    **{
+        f"seginw_{name}_train": f"seginw://{{root}}/seginw/{name}?split=train"
+        for name in SEGINW_NAMES
+    },
+    **{
+        f"seginw_{name}_val": f"seginw://{{root}}/seginw/{name}?split=valid"
+        for name in SEGINW_NAMES
+    },
     "visual_genome_train": "visual_genome://{root}/visual_genome?split=train",
     "visual_genome_val": "visual_genome://{root}/visual_genome?split=val",
     "visual_genome_test": "visual_genome://{root}/visual_genome?split=test",
@@ -91,18 +136,31 @@ def _records(url: str) -> Records:
     return DatasetCatalog.get(url.format(root=datasets_root()))
 
 
+def _describe(url: str) -> dict[str, Any]:
+    return DatasetCatalog.describe(url.format(root=datasets_root()))
+
+
 def _register() -> None:
     DatasetCatalog.register_type("sa1b_folder", Sa1bFolder, **_SA1B)
     DatasetCatalog.register_type("sa1b_tsv", Sa1bTsv, **_SA1B)
     DatasetCatalog.register_type("coco_panoptic", load_coco_panoptic, **_COCO)
+    DatasetCatalog.register_type(
+        "coco_panoptic_seg", load_coco_panoptic, describe_coco_panoptic, **_PANOPTIC
+    )
+    for scheme, (load, describe, more) in _INSTANCE_TYPES.items():
+        DatasetCatalog.register_type(scheme, load, describe, **_INSTANCES, **more)
     for scheme, load in _REGION_TYPES.items():
         DatasetCatalog.register_type(scheme, load, **_REGIONS)
     for scheme, (read, ignore_label) in _SEM_SEG_TYPES.items():
-        classes = {"stuff_classes": list(label_map(scheme).values()), "ignore_label": ignore_label}
+        classes: dict[str, Any] = {
+            "stuff_classes": list(label_map(scheme).values()),
+            "ignore_label": ignore_label,
+        }
         DatasetCatalog.register_type(scheme, read, **_SEM_SEG, **classes)
     for name, url in _NAMES.items():
         DatasetCatalog.register(name, partial(_records, url))
-        MetadataCatalog.get(name).set(**DatasetCatalog.metadata_of_type(url))
+        metadata = MetadataCatalog.get(name).set(**DatasetCatalog.metadata_of_type(url))
+        metadata.set_lazily(partial(_describe, url))
 
 
 _register()
