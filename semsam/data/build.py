@@ -128,15 +128,29 @@ def _mapper(cfg: CfgNode, name: str, is_train: bool) -> Mapper:
             f"with one of: {', '.join(DATASET_MAPPER)}"
         )
     mapper = DATASET_MAPPER.get(key)(cfg, is_train)
-    vocabulary = MetadataCatalog.get(name).get("vocabulary")
     # Models without names do not ask for all that is in an image.
-    if vocabulary is None or not cfg.MODEL.NAMING.VOCABULARIES:
-        return mapper
-    return partial(_map_named, mapper, vocabulary)
+    if cfg.MODEL.NAMING.VOCABULARIES and (classes := _classes(name)):
+        return partial(_map_named, mapper, classes)
+    return mapper
 
 
-def _map_named(mapper: Mapper, vocabulary: str, record: dict[str, Any]) -> dict[str, Any]:
-    return mapper({**record, "vocabulary": vocabulary})
+def _classes(name: str) -> dict[str, Any]:
+    """What a model that names masks is told of a dataset's classes; nothing if it has none.
+
+    Returns:
+        ``vocabulary``, its name, and ``is_thing``, a bool a class.
+    """
+    metadata = MetadataCatalog.get(name)
+    vocabulary = metadata.get("vocabulary")
+    if vocabulary is None:
+        return {}
+    number = len(metadata.get("stuff_classes") or metadata.thing_classes)
+    things = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
+    return {"vocabulary": vocabulary, "is_thing": [row in things for row in range(number)]}
+
+
+def _map_named(mapper: Mapper, classes: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    return mapper({**record, **classes})
 
 
 class TrainingRows(Dataset):

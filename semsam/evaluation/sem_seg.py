@@ -100,7 +100,7 @@ class SemSegEvaluator(DatasetEvaluator):
         Args:
             inputs: ``file_name``, and the truth: ``sem_seg``, (H, W) labels, or what
                 ``decode_labels`` reads.
-            outputs: ``sem_seg``, (H, W) class ids, each.
+            outputs: ``sem_seg``, (H, W) class ids or (C, H, W) scores of classes, each.
 
         Raises:
             BadRecordError: if the file of the truth is missing or damaged.
@@ -110,7 +110,8 @@ class SemSegEvaluator(DatasetEvaluator):
         for record, output in zip(inputs, outputs, strict=True):
             try:
                 truth = record["sem_seg"] if "sem_seg" in record else decode_labels(record)
-                self._add(_as_array(truth), _as_array(output["sem_seg"]))
+                found = _as_array(output["sem_seg"])
+                self._add(_as_array(truth), found.argmax(axis=0) if found.ndim == 3 else found)
             except ValueError as error:
                 raise type(error)(f"'{record['file_name']}': {error}") from error
 

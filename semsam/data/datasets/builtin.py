@@ -46,6 +46,7 @@ _SA1B: dict[str, Any] = {
 _COCO: dict[str, Any] = {"mapper": "PromptableMapper", "evaluator_type": "InteractiveEvaluator"}
 _PANOPTIC: dict[str, Any] = {
     "mapper": "PhotoMapper",
+    "vocabulary": "coco_panoptic",
     "evaluator_type": ("PanopticEvaluator", "COCOEvaluator", "SemSegEvaluator"),
     "ignore_label": 255,
 }
