@@ -31,6 +31,7 @@ from .amg_utils import (
     non_maximum_suppression,
     point_grid,
 )
+from .class_names import Classes, NamedScore
 from .predictor import (
     ClickableModel,
     SemSamPredictor,
@@ -90,6 +91,7 @@ class _Candidate:
     level: int
     score: float
     stability: float
+    named: NamedScore | None = None
 
     def mask(self) -> np.ndarray:
         """(H, W) bool over the crop, in pixels of the photo."""
@@ -122,6 +124,8 @@ class AutomaticMaskGenerator:
         levels: granularities to keep, 1 (whole) to K (part); all if None.
         min_size: the shorter side of an image is resized to this before it enters the model; None
             for the model's own format, or the predictor's.
+        classes: names, a classifier or its file, among which each mask is named; for models with a
+            ``TextClassHead``.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -144,6 +148,7 @@ class AutomaticMaskGenerator:
         output_mode: str = "binary_mask",
         levels: Sequence[int] | None = None,
         min_size: int | None = None,
+        classes: Classes | None = None,
     ) -> None:
         if output_mode not in OUTPUT_MODES:
             raise ValueError(f"output_mode is one of {OUTPUT_MODES}, not '{output_mode}'")
@@ -171,6 +176,7 @@ class AutomaticMaskGenerator:
         self.min_mask_region_area = min_mask_region_area
         self.output_mode = output_mode
         self.levels = levels
+        self.class_names = None if classes is None else self.predictor.class_names(classes)
         self.grids = [
             point_grid(max(1, points_per_side // crop_n_points_downscale_factor**layer))
             for layer in range(crop_n_layers + 1)
@@ -186,7 +192,8 @@ class AutomaticMaskGenerator:
             One dict a mask, in pixels of the image: ``segmentation`` ((H, W) bool, or a run-length
             dict), ``area``, ``bbox`` (x, y, width, height between first and last pixel, as in
             segment-anything), ``predicted_iou``, ``point_coords`` ([[x, y]]), ``stability_score``,
-            ``crop_box`` (XYWH), and ``level`` (1 to K).
+            ``crop_box`` (XYWH), and ``level`` (1 to K); with ``classes`` also ``class_name`` and
+            ``class_score``, its probability among the classes.
 
         Raises:
             ValueError: if the image is not such an array, or a level is not among 1..K.
@@ -241,10 +248,14 @@ class AutomaticMaskGenerator:
         keep = torch.ones_like(scores, dtype=torch.bool)
         if self.pred_iou_thresh is not None:
             keep = scores > self.pred_iou_thresh
+        named = None
+        if self.class_names is not None:
+            ids, certainty = (x[0][:, tokens] for x in self.class_names(output.text))
+            named = self.class_names.named(ids[keep], certainty[keep])
         photo_points = points * (crop.size[1], crop.size[0]) + crop.box[:2]
 
-        def candidate(kept: tuple[float, int, int]) -> _Candidate | None:
-            score, prompt, column = kept
+        def candidate(kept: tuple[float, int, int, NamedScore | None]) -> _Candidate | None:
+            score, prompt, column, name = kept
             return self._measure(
                 # Mask by mask, so that nothing of the batch is copied on a CPU.
                 logits=output.mask_logits[0, prompt, tokens[column]].float().cpu().numpy(),
@@ -253,10 +264,12 @@ class AutomaticMaskGenerator:
                 point=tuple(photo_points[prompt].tolist()),
                 level=levels[column],
                 score=score,
+                named=name,
             )
 
         prompts, columns = (x.tolist() for x in keep.nonzero(as_tuple=True))
-        kept = zip(scores[keep].tolist(), prompts, columns, strict=True)
+        names: Sequence[NamedScore | None] = named or [None] * len(prompts)
+        kept = zip(scores[keep].tolist(), prompts, columns, names, strict=True)
         return [c for c in _parallel(candidate, kept) if c is not None]
 
     def _measure(
@@ -267,6 +280,7 @@ class AutomaticMaskGenerator:
         point: tuple[float, float],
         level: int,
         score: float,
+        named: NamedScore | None,
     ) -> _Candidate | None:
         """A candidate, unless the mask is unstable or cut by its crop."""
         full = upsample_map(logits, padded_size, crop.input_size, crop.measured)
@@ -285,7 +299,7 @@ class AutomaticMaskGenerator:
             # A copy of its own, so that the batch can be freed.
             larger = _LowResolution(logits.copy(), padded_size)
         bits = np.packbits(mask[window])
-        return _Candidate(bits, window, larger, crop, box, point, level, score, stability)
+        return _Candidate(bits, window, larger, crop, box, point, level, score, stability, named)
 
     def _finish(
         self, candidate: _Candidate, image_size: tuple[int, int]
@@ -301,7 +315,7 @@ class AutomaticMaskGenerator:
             mask, dropped = drop_small_islands(mask, self.min_mask_region_area)
             changed = filled or dropped
         x0, y0, x1, y1 = box = mask_box(mask)
-        record = {
+        record: dict[str, Any] = {
             "segmentation": encode_mask(mask, self.output_mode),
             "area": int(np.count_nonzero(mask)),
             "bbox": [x0, y0, x1 - x0, y1 - y0],
@@ -311,6 +325,8 @@ class AutomaticMaskGenerator:
             "crop_box": [left, top, right - left, bottom - top],
             "level": candidate.level,
         }
+        if candidate.named is not None:
+            record["class_name"], record["class_score"] = candidate.named
         return record, box, changed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from semsam import model_zoo
 from semsam.modeling.postprocessing import upsample_masks, upsample_masks_binary
+from semsam.modeling.text.classifier import Classifier
 from semsam.structures import ImageList, PhotoFormat, PromptOutput, Prompts
 
 from .amg_utils import drop_small_islands, fill_small_holes
+from .class_names import Classes, ClassNames
 
 
 class ClickableModel(Protocol):
@@ -76,6 +79,7 @@ class SemSamPredictor:
         if min_size is not None:
             self.photo_format = replace(self.photo_format, min_size=min_size, max_size=None)
         self._features: dict[str, Any] | None = None
+        self._class_names: tuple[tuple[str, ...], ClassNames] | None = None
         self._image_size = self._input_size = (0, 0)
 
     @classmethod
@@ -152,8 +156,9 @@ class SemSamPredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         mask_input: ArrayLike | None = None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Masks for one prompt.
+        classes: Classes | None = None,
+    ) -> tuple[Any, ...]:
+        """Masks for one prompt, and their names where classes are given.
 
         Args:
             point_coords: (P, 2), or (2,) for one click: x, y in pixels of the image.
@@ -163,12 +168,16 @@ class SemSamPredictor:
                 meaning, or the one with the best score.
             return_logits: real-valued masks instead of bool.
             mask_input: (h, w), one of an earlier call's ``low_res``, to be refined (SAM).
+            classes: names, a classifier or its file, among which each mask is named; for models
+                with a ``TextClassHead``.
 
         Returns:
             masks: (K, H, W) bool in the image's frame, from level 1 (whole) to K (part), or (1, H,
                 W); float32 logits if asked for.
             scores: (K,) float32, the model's estimate of each mask's IoU.
             low_res: (K, h, w) float32 logits at the decoder's stride, over the padded input.
+            names: only with ``classes``: K of ``NamedScore``, the best class of each mask and its
+                probability among the classes.
 
         Raises:
             RuntimeError: if no image is set.
@@ -180,15 +189,17 @@ class SemSamPredictor:
             point_coords = np.asarray(point_coords, dtype=np.float32)[None]
             if point_coords.ndim == 2:
                 point_coords = point_coords[:, None]
-        masks, scores, low_res = self.predict_batch(
+        masks, scores, low_res, *names = self.predict_batch(
             point_coords,
             None if point_labels is None else np.asarray(point_labels).reshape(1, -1),
             None if box is None else np.asarray(box, dtype=np.float32)[None],
             multimask_output,
             return_logits,
             None if mask_input is None else np.asarray(mask_input, dtype=np.float32)[None],
+            classes,
         )
-        return tuple(x[0].cpu().numpy() for x in (masks, scores, low_res))  # type: ignore[return-value]
+        arrays = (x[0].cpu().numpy() for x in (masks, scores, low_res))
+        return (*arrays, *(of_prompts[0] for of_prompts in names))
 
     def predict_batch(
         self,
@@ -198,7 +209,8 @@ class SemSamPredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         mask_input: ArrayLike | Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        classes: Classes | None = None,
+    ) -> tuple[Any, ...]:
         """Masks for N prompts at once; a prompt's result does not depend on the others.
 
         Args:
@@ -208,26 +220,46 @@ class SemSamPredictor:
             multimask_output: as in ``predict``.
             return_logits: as in ``predict``.
             mask_input: (N, h, w), as in ``predict``.
+            classes: as in ``predict``.
 
         Returns:
             ``masks`` (N, K, H, W), ``scores`` (N, K), ``low_res`` (N, K, h, w) on the model's
-            device; as in ``predict``.
+            device, and with ``classes`` N lists of K names; as in ``predict``.
 
         Raises:
             RuntimeError: if no image is set.
             ValueError: as in ``predict``.
         """
+        name = None if classes is None else self.class_names(classes)
         output = self.decode(self.prompts(point_coords, point_labels, boxes, mask_input))
         single = None if multimask_output else output.single
         output = output.select_masks(output.level_order if single is None else [single])
         scores, low_res = output.scores[0], output.mask_logits[0]
+        named = () if name is None else tuple(x[0] for x in name(output.text))
         if not multimask_output:
             best = scores.argmax(dim=1, keepdim=True)
             scores = scores.gather(1, best)
             low_res = low_res[torch.arange(len(low_res), device=low_res.device)[:, None], best]
+            named = tuple(x.gather(1, best) for x in named)
         upsample = upsample_masks if return_logits else upsample_masks_binary
         masks = upsample(low_res, output.padded_size, self._input_size, self._image_size)
-        return masks, scores, low_res
+        if name is None:
+            return masks, scores, low_res
+        return masks, scores, low_res, [name.named(*row) for row in zip(*named, strict=True)]
+
+    def class_names(self, classes: Classes) -> ClassNames:
+        """The classes, ready to name masks; a list that was given last is not encoded again.
+
+        Raises:
+            ValueError: as ``ClassNames``.
+            FileNotFoundError: as ``ClassNames``.
+        """
+        if isinstance(classes, Classifier | str | Path):
+            return ClassNames(self.model, classes)
+        key = tuple(classes)
+        if self._class_names is None or self._class_names[0] != key:
+            self._class_names = (key, ClassNames(self.model, key))
+        return self._class_names[1]
 
     def decode(self, prompts: Prompts) -> PromptOutput:
         """The decoder's own answer: masks in its order and at its stride.

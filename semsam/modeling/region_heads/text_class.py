@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -12,9 +14,19 @@ from torch.nn import functional as F
 
 from semsam.config import CfgNode, configurable
 from semsam.layers.blocks import MLP
-from semsam.modeling.build import DECODER, REGION_HEAD, first_token_of_head
-from semsam.modeling.text.classifier import Classifier, check_encoder, class_scores
-from semsam.modeling.text.encoder import model_label
+from semsam.modeling.build import (
+    DECODER,
+    REGION_HEAD,
+    build_text_encoder,
+    first_token_of_head,
+)
+from semsam.modeling.text.classifier import (
+    Classifier,
+    build_classifier,
+    check_encoder,
+    class_scores,
+)
+from semsam.modeling.text.encoder import TextEncoder, model_label
 from semsam.structures import Instances, PromptOutput, PromptTargets, TextPrediction
 
 #: Largest logarithm of the scale, as CLIP was trained: a cosine counts a hundred times at most.
@@ -43,6 +55,7 @@ class TextClassHead(nn.Module):
         logit_scale: logarithm of the scale of cosines, at the start of training.
         learn_logit_scale: else the scale stays what it is here, whatever a checkpoint holds.
         text_encoder: label of the text encoder that the embeddings are trained for; "" for any.
+        make_encoder: loads that encoder, when names are to be encoded.
     """
 
     reads_masks = False
@@ -63,11 +76,14 @@ class TextClassHead(nn.Module):
         logit_scale: float = math.log(1 / 0.07),
         learn_logit_scale: bool = True,
         text_encoder: str = "",
+        make_encoder: Callable[[], TextEncoder] | None = None,
     ) -> None:
         super().__init__()
         self.num_masks = num_masks
         self.embed_dim = embed_dim
         self.text_encoder = text_encoder
+        # Once, and no part of the model: it is large and does not learn.
+        self._encoder = None if make_encoder is None else cache(make_encoder)
         self.cosine_token = first_token
         # The masks' own tokens are a prompt's first.
         self.first_name_token = first_token + predict_cosine if semantic_tokens else 0
@@ -122,6 +138,7 @@ class TextClassHead(nn.Module):
             "logit_scale": node.LOGIT_SCALE,
             "learn_logit_scale": node.LEARN_LOGIT_SCALE,
             "text_encoder": model_label(encoder) if encoder else "",
+            "make_encoder": partial(build_text_encoder, cfg) if encoder else None,
         }
 
     def complete(self, output: PromptOutput) -> PromptOutput:
@@ -155,6 +172,23 @@ class TextClassHead(nn.Module):
         if self.fixed_logit_scale is not None:
             return self.logit_scale.new_tensor(self.fixed_logit_scale).exp()
         return self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+
+    def encode_classes(
+        self, names: Sequence[str], templates: Sequence[str] = ("a photo of a {}.",)
+    ) -> Classifier:
+        """A vocabulary in the space of the model's text encoder, which is loaded for it once.
+
+        Raises:
+            ValueError: if the model's configuration names no text encoder, or the names are none,
+                empty or not all different.
+            RuntimeError: if the encoder cannot be loaded.
+        """
+        if self._encoder is None:
+            raise ValueError(
+                "the model's configuration names no text encoder (MODEL.TEXT.MODEL) that could "
+                "encode classes: give a classifier of tools/build_classifier.py"
+            )
+        return build_classifier(names, self._encoder(), templates)
 
     def score(self, embeddings: Tensor, classifier: Classifier, reduction: str = "max") -> Tensor:
         """Logits of a vocabulary.

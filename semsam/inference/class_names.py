@@ -1,0 +1,72 @@
+"""Names for the masks of a model that sees them in the space of a text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from semsam.modeling.text.classifier import Classifier
+from semsam.structures import TextPrediction
+
+#: A list of names, what ``tools/build_classifier.py`` made of one, or its file.
+Classes = Sequence[str] | Classifier | str | Path
+
+
+class NamedScore(NamedTuple):
+    """A class name and its probability among the classes."""
+
+    name: str
+    score: float
+
+
+class ClassNames:
+    """Says which of a list of classes each mask is.
+
+    Args:
+        model: with a ``TextClassHead`` among its region heads.
+        classes: names are encoded by the text encoder of the model's configuration, in the sentence
+            "a photo of a NAME."; a classifier has its sentences already.
+
+    Raises:
+        ValueError: if the model has no such head, the list is empty or has a name twice, or the
+            classifier was built with another text encoder than the model's.
+        FileNotFoundError: if there is no such file.
+    """
+
+    def __init__(self, model: Any, classes: Classes) -> None:
+        heads = getattr(model, "region_heads", {})
+        if "TextClassHead" not in heads:
+            raise ValueError(
+                "this model does not see masks in the space of a text encoder: classes need one "
+                "with TextClassHead among MODEL.REGION_HEADS.NAMES"
+            )
+        self._head = heads["TextClassHead"]
+        if isinstance(classes, str | Path):
+            classes = Classifier.load(classes)
+        if not isinstance(classes, Classifier):
+            classes = self._head.encode_classes(tuple(classes))
+        self._classifier = classes.to(model.device)
+        self.names = classes.names
+
+    @torch.inference_mode()
+    def __call__(self, text: TextPrediction | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best class of each mask.
+
+        Args:
+            text: of the decoder's answer.
+
+        Returns:
+            (B, N, K) int64 indices into ``names``, and (B, N, K) float32 probabilities.
+        """
+        assert text is not None, "the head says nothing"
+        logits = self._head.score(text.embeddings, self._classifier)
+        scores, indices = logits.softmax(dim=-1).max(dim=-1)
+        return indices, scores
+
+    def named(self, indices: torch.Tensor, scores: torch.Tensor) -> list[NamedScore]:
+        """What a flat list of masks is called."""
+        pairs = zip(indices.flatten().tolist(), scores.flatten().tolist(), strict=True)
+        return [NamedScore(self.names[index], score) for index, score in pairs]

@@ -1,0 +1,131 @@
+"""Names of masks, asked for by a list of classes."""
+
+import numpy as np
+import pytest
+import torch
+
+from semsam.inference import AutomaticMaskGenerator, SemSamPredictor
+from semsam.modeling import build_model
+from semsam.modeling.text.classifier import Classifier
+from tests.annotation.models import write_clip
+from tests.tiny import perturb, tiny_cfg, tiny_ovsam_cfg
+
+CLASSES = ["dog", "wheel", "sky", "a 'quoted' {name}"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    cfg = tiny_ovsam_cfg(EMBED_DIM=16)
+    cfg.MODEL.TEXT.MODEL = write_clip(tmp_path_factory.mktemp("clip"))
+    torch.manual_seed(0)
+    return perturb(build_model(cfg)).eval()
+
+
+@pytest.fixture
+def photo():
+    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def predictor(model, photo):
+    predictor = SemSamPredictor(model)
+    predictor.set_image(photo)
+    return predictor
+
+
+def test_each_mask_is_named_by_the_class_that_its_embedding_is_nearest_to(predictor, model):
+    *plain, names = predictor.predict([[20, 30]], classes=CLASSES)
+    for found, expected in zip(plain, predictor.predict([[20, 30]]), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    output = predictor.decode(predictor.prompts([[20.0, 30.0]]))
+    head = model.region_heads["TextClassHead"]
+    classifier = head.encode_classes(CLASSES)
+    order = list(output.level_order)
+    logits = head.score(output.text.embeddings[0, 0, order], classifier)
+    best = logits.softmax(dim=-1).max(dim=-1)
+    assert [name for name, _ in names] == [CLASSES[i] for i in best.indices.tolist()]
+    np.testing.assert_allclose([score for _, score in names], best.values.detach(), rtol=1e-5)
+
+
+def test_the_best_mask_alone_has_its_own_name(predictor):
+    masks, scores, _, names = predictor.predict(
+        box=[5, 6, 40, 30], multimask_output=False, classes=CLASSES
+    )
+    assert masks.shape[0] == scores.shape[0] == len(names) == 1
+
+
+def test_a_batch_names_the_masks_of_each_prompt(predictor):
+    points = [[20, 30], [40, 10], [5, 5]]
+    *_, names = predictor.predict_batch(points, classes=CLASSES)
+    assert [len(of_prompt) for of_prompt in names] == [3, 3, 3]
+    *_, alone = predictor.predict([points[1]], classes=CLASSES)
+    assert [name for name, _ in names[1]] == [name for name, _ in alone]
+
+
+def test_classes_are_encoded_once(predictor, model, monkeypatch):
+    predictor.predict([[20, 30]], classes=CLASSES)
+    head = model.region_heads["TextClassHead"]
+    monkeypatch.setattr(head, "encode_classes", None)
+    predictor.predict([[9, 9]], classes=list(CLASSES))
+
+
+def test_a_classifier_and_its_file_name_as_the_list_does(predictor, model, tmp_path):
+    expected = predictor.predict([[20, 30]], classes=CLASSES)[3]
+    classifier = model.region_heads["TextClassHead"].encode_classes(CLASSES)
+    classifier.save(tmp_path / "classes.safetensors")
+    for classes in (classifier, tmp_path / "classes.safetensors"):
+        assert predictor.predict([[20, 30]], classes=classes)[3] == expected
+
+
+def test_twenty_thousand_classes_work(predictor):
+    weights = torch.nn.functional.normalize(torch.randn(20_000, 1, 16), dim=-1)
+    encoder = predictor.model.region_heads["TextClassHead"].text_encoder
+    classifier = Classifier(tuple(map(str, range(20_000))), weights, encoder)
+    *_, names = predictor.predict([[20, 30]], classes=classifier)
+    assert len({name for name, _ in names} & set(classifier.names)) > 0
+
+
+def test_everything_in_a_photo_is_named(model, photo):
+    settings = {
+        "points_per_side": 3,
+        "pred_iou_thresh": None,
+        "stability_score_thresh": None,
+        "min_mask_region_area": 0,
+    }
+    named = AutomaticMaskGenerator(model, classes=CLASSES, **settings).generate(photo)
+    plain = AutomaticMaskGenerator(model, **settings).generate(photo)
+    assert len(named) == len(plain) > 0
+    for record, other in zip(named, plain, strict=True):
+        assert record["class_name"] in CLASSES
+        assert 0.25 <= record["class_score"] <= 1
+        assert list(record) == [*other, "class_name", "class_score"]
+        assert record["bbox"] == other["bbox"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [([], "the list of classes is empty"), (["dog", "cat", "dog"], "class 2 is called 'dog'")],
+)
+def test_a_list_that_cannot_be_used_is_an_error(predictor, classes, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.predict([[20, 30]], classes=classes)
+
+
+def test_a_classifier_of_another_encoder_is_refused(predictor, tmp_path):
+    weights = torch.nn.functional.normalize(torch.randn(2, 1, 16), dim=-1)
+    with pytest.raises(ValueError, match="'other-clip', the model's is"):
+        predictor.predict([[20, 30]], classes=Classifier(("a", "b"), weights, "other-clip"))
+
+
+def test_a_model_without_embeddings_says_so(photo):
+    predictor = SemSamPredictor(build_model(tiny_cfg()))
+    predictor.set_image(photo)
+    with pytest.raises(ValueError, match="TextClassHead among"):
+        predictor.predict([[20, 30]], classes=CLASSES)
+
+
+def test_a_model_that_knows_no_encoder_asks_for_a_classifier(photo):
+    predictor = SemSamPredictor(build_model(tiny_ovsam_cfg(EMBED_DIM=16)))
+    predictor.set_image(photo)
+    with pytest.raises(ValueError, match=r"give a classifier of tools/build_classifier\.py"):
+        predictor.predict([[20, 30]], classes=CLASSES)
