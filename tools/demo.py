@@ -4,10 +4,13 @@
     python tools/demo.py photos/ 'more/*.png' --output out --everything --levels 1 3
     python tools/demo.py photo.jpg --output out --config-file run/config.yaml --weights run/best.pth
     python tools/demo.py photo.jpg --output out --model sca-vit-h-gpt2-large-vg --caption
+    python tools/demo.py photo.jpg --output out --config-file run/config.yaml --classes "dog, sky"
 
 Each ``--point`` and each ``--box`` is a prompt of its own, in pixels of the photo, and gives a row
 of masks from whole to part. With neither, nor ``--everything``, the middle of the photo is clicked.
 ``--caption`` says what is there; ``--text-prefix "a photo of"`` begins every sentence.
+``--classes`` names masks: a list, a .txt file with a name a line, or what
+tools/build_classifier.py wrote.
 ``NAME.json`` holds the masks of ``NAME.jpg`` as COCO run lengths.
 """
 
@@ -58,6 +61,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--caption", action="store_true", help="say what each region shows (SCA)")
     parser.add_argument("--task", choices=("caption", "recognition"), help="of --caption")
     parser.add_argument("--text-prefix", default="", help="words that each caption begins with")
+    parser.add_argument("--classes", help="names among which masks are named (TextClassHead)")
     parser.add_argument("--levels", type=int, nargs="+", help="from 1 (whole) to 6 (part)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", default="semantic-sam-swin-t", help="a name of the model zoo")
@@ -73,6 +77,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if (args.task or args.text_prefix) and not args.caption:
         parser.error("--task and --text-prefix go with --caption")
+    if args.classes and args.caption:
+        parser.error("--classes names masks and --caption describes them: give one of the two")
     return args
 
 
@@ -101,8 +107,9 @@ def main(args: argparse.Namespace) -> int:
         generate = partial(captioner.caption_everything, **asked, **settings)
         answer = partial(caption_prompt, captioner, asked)
     else:
-        generate = AutomaticMaskGenerator(predictor, **settings).generate
-        answer = partial(answer_prompt, predictor, args.levels)
+        classes = read_classes(args.classes) if args.classes else None
+        generate = AutomaticMaskGenerator(predictor, classes=classes, **settings).generate
+        answer = partial(answer_prompt, predictor, args.levels, classes)
     names = output_names(paths)
     failed = []
     for path, name in tqdm(list(zip(paths, names, strict=True)), unit="image", disable=None):
@@ -148,6 +155,7 @@ def answer_prompts(
 def answer_prompt(
     predictor: SemSamPredictor,
     wanted: list[int] | None,
+    classes: list[str] | Path | None,
     image: np.ndarray,
     first: bool,
     point: list[float] | None = None,
@@ -156,14 +164,19 @@ def answer_prompt(
     """A row of masks by level, and what they are; the first prompt of an image encodes it."""
     if first:
         predictor.set_image(image)
-    masks, scores, _ = predictor.predict(point_coords=point, box=box)
+    masks, scores, _, *named = predictor.predict(point_coords=point, box=box, classes=classes)
     levels = wanted or range(1, len(masks) + 1)
     if not all(1 <= level <= len(masks) for level in levels):
         raise ValueError(f"levels are 1 to {len(masks)} for this model, got {wanted}")
     chosen = [level - 1 for level in levels]
     captions = [f"level {i + 1} · IoU {scores[i]:.2f}" for i in chosen]
+    found = [describe(masks[i], scores[i], i + 1) for i in chosen]
+    for names in named:
+        for index, i in enumerate(chosen):
+            captions[index] += f" · {names[i].name} {names[i].score:.2f}"
+            found[index] |= {"class_name": names[i].name, "class_score": names[i].score}
     row = draw_levels(image, masks[chosen], captions, None if point is None else [point], box)
-    return row, {"masks": [describe(masks[i], scores[i], i + 1) for i in chosen]}
+    return row, {"masks": found}
 
 
 def caption_prompt(
@@ -206,7 +219,10 @@ def picture_of_everything(image: np.ndarray, records: list[dict[str, Any]]) -> n
     scale = PICTURE_SIDE / max(height, width)
     # Sentences on small masks would hide each other.
     large = sorted((r["area"] for r in records), reverse=True)[:MOST_LABELS]
-    labels = [r.get("caption", "") if r["area"] >= large[-1] else "" for r in records]
+    labels = [
+        r.get("class_name") or (r.get("caption", "") if r["area"] >= large[-1] else "")
+        for r in records
+    ]
     if scale > 1:
         whole = [coco_mask.decode(r["segmentation"]).astype(bool) for r in records]
         masks = np.reshape(whole, (-1, height, width))
@@ -219,6 +235,16 @@ def picture_of_everything(image: np.ndarray, records: list[dict[str, Any]]) -> n
     ]
     photo = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return draw_everything(photo, np.reshape(small, (-1, *photo.shape[:2])) > 127, labels=labels)
+
+
+def read_classes(given: str) -> list[str] | Path:
+    """Names that are listed, or stand in a .txt file; the path of a classifier."""
+    if given.endswith(".safetensors"):
+        return Path(given)
+    if given.endswith(".txt"):
+        lines = Path(given).read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    return [name.strip() for name in given.split(",") if name.strip()]
 
 
 def list_images(arguments: list[str]) -> list[Path]:

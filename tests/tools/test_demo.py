@@ -13,7 +13,8 @@ from pycocotools import mask as coco_mask
 
 from semsam.config import load_cfg
 from semsam.modeling import build_model
-from tests.tiny import tiny_caption_cfg, write_language_model
+from tests.annotation.models import write_clip
+from tests.tiny import tiny_caption_cfg, tiny_ovsam_cfg, write_language_model
 
 from .tiny_run import CONFIG
 
@@ -149,3 +150,23 @@ def test_what_is_asked_of_captions_needs_captions(tool, capsys):
     with pytest.raises(SystemExit):
         tool.parse_args(["a.jpg", "--output", "out", "--task", "recognition"])
     assert "go with --caption" in capsys.readouterr().err
+
+
+def test_masks_are_named_by_classes(tool, photos, tmp_path):
+    cfg = tiny_ovsam_cfg(EMBED_DIM=16)
+    cfg.MODEL.TEXT.MODEL = write_clip(tmp_path / "clip")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(cfg.dump())
+    torch.manual_seed(0)
+    torch.save({"model": build_model(cfg).state_dict()}, run / "model_final.pth")
+    (tmp_path / "names.txt").write_text("dog\n\na wheel \n")
+    opts = ["--model", run, "--output", tmp_path / "out", "--device", "cpu", "--point", 10, 20]
+    for classes in ("dog, a wheel", tmp_path / "names.txt"):
+        words = [photos / "a.jpg", "--classes", classes, *opts]
+        assert tool.main(tool.parse_args([str(word) for word in words])) == 0
+        found = json.loads((tmp_path / "out" / "a.json").read_text())["prompts"][0]["masks"]
+        assert {mask["class_name"] for mask in found} <= {"dog", "a wheel"}
+        assert all(0.5 <= mask["class_score"] <= 1 for mask in found)
+    with pytest.raises(SystemExit):
+        tool.parse_args(["a.jpg", "--output", "out", "--classes", "dog", "--caption"])
