@@ -371,6 +371,7 @@ def _annotation() -> CN:
     node.OPEN_SET = _annotation_open_set()
     node.CLIP = _annotation_clip()
     node.REGION_CAPTION = _annotation_region_caption()
+    node.OPEN_VOCABULARY = _annotation_open_vocabulary()
     return node
 
 
@@ -443,6 +444,24 @@ def _annotation_region_caption() -> CN:
     node.NUM_BEAMS = 0
     # "caption" or "recognition"; "" for the model's own.
     node.TASK = ""
+    # Masks at once.
+    node.BATCH_SIZE = 64
+    return node
+
+
+def _annotation_open_vocabulary() -> CN:
+    """Names of a user's own classes, by a model with TextClassHead (OpenVocabularyLabeler)."""
+    node = CN()
+    # A model of the zoo, a yaml file, or the output folder of a training run.
+    node.MODEL = ""
+    # A file or url; "" takes the model's own.
+    node.WEIGHTS = ""
+    # Names, .txt files with a name a line, or one file of tools/build_classifier.py.
+    node.CLASSES = []
+    # Names that are listed for a mask, best first.
+    node.TOP_K = 3
+    # Probability among the classes below which a mask is given no name.
+    node.THRESHOLD = 0.0
     # Masks at once.
     node.BATCH_SIZE = 64
     return node

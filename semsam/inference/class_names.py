@@ -52,6 +52,11 @@ class ClassNames:
         self.names = classes.names
 
     @torch.inference_mode()
+    def probabilities(self, text: TextPrediction | None) -> torch.Tensor:
+        """(B, N, K, C) float32 of each mask among the classes, of the decoder's answer."""
+        assert text is not None, "the head says nothing"
+        return self._head.score(text.embeddings, self._classifier).softmax(dim=-1)
+
     def __call__(self, text: TextPrediction | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The best class of each mask.
 
@@ -61,9 +66,7 @@ class ClassNames:
         Returns:
             (B, N, K) int64 indices into ``names``, and (B, N, K) float32 probabilities.
         """
-        assert text is not None, "the head says nothing"
-        logits = self._head.score(text.embeddings, self._classifier)
-        scores, indices = logits.softmax(dim=-1).max(dim=-1)
+        scores, indices = self.probabilities(text).max(dim=-1)
         return indices, scores
 
     def named(self, indices: torch.Tensor, scores: torch.Tensor) -> list[NamedScore]:
