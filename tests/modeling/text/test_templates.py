@@ -37,7 +37,12 @@ def test_a_name_with_braces_stands_as_it_is():
 
 @pytest.mark.parametrize(
     ("name", "cleaned"),
-    [("sky-other-merged", "sky"), ("door-stuff", "door"), ("wall-brick", "wall-brick")],
+    [
+        ("sky-other-merged", "sky"),
+        ("door-stuff", "door"),
+        ("wall-brick", "wall-brick"),
+        ("bow_(weapon)", "bow (weapon)"),
+    ],
 )
-def test_names_of_coco_become_words(name, cleaned):
+def test_names_of_coco_and_lvis_become_words(name, cleaned):
     assert clean_name(name) == cleaned
