@@ -282,11 +282,12 @@ def _scores(flat: Tensor, weights: Tensor, scale: float | Tensor, chunk: int) ->
     # Half a digit decides between like names: not in the precision of mixed training.
     with torch.autocast(flat.device.type, enabled=False):
         flat = flat.float() * scale
-        parts = []
-        for part in weights.split(size):
+        scores = flat.new_empty(len(flat), len(weights))
+        for start in range(0, len(weights), size):
+            part = weights[start : start + size]
             products = flat @ part.to(flat.device).flatten(0, 1).T
-            parts.append(products.unflatten(1, part.shape[:2]).amax(dim=2))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            scores[:, start : start + size] = products.unflatten(1, part.shape[:2]).amax(dim=2)
+        return scores
 
 
 class TopClasses(NamedTuple):
@@ -334,7 +335,7 @@ def top_classes(
     weights = _table(classifier, embeddings.shape[-1], reduction)
     flat = embeddings.reshape(-1, weights.shape[2])
     values, ids = [], []
-    for part in flat.split(max(chunk // weights[..., 0].numel(), 1)):
+    for part in flat.split(max(chunk // len(names), 1)):
         scores = _scores(part, weights, scale, chunk)
         if softmax and BACKGROUND in names:
             scores = torch.where(rows, scores * background_scale, scores)
