@@ -29,6 +29,8 @@ _COCO_REFINED = {
 def _tables() -> dict[str, list[str]]:
     tables: dict[str, list[str]] = json.loads(_FILE.read_text(encoding="utf-8"))
     tables["coco_panoptic_refined"] = [_refine(name) for name in tables["coco_panoptic"]]
+    # Things come first.
+    tables["coco"] = tables["coco_panoptic"][:80]
     tables["foggy_driving"] = tables["cityscapes"]
     return tables
 
@@ -41,9 +43,9 @@ def label_map(name: str) -> dict[int, str]:
     """Class id -> class name.
 
     Args:
-        name: ``ade20k``, ``camvid``, ``cityscapes``, ``coco_panoptic``, ``coco_panoptic_refined``
-            (``sky`` for ``sky-other-merged``), ``foggy_driving``; or a json file with a list of
-            names, or a dict from id to name.
+        name: ``ade20k``, ``camvid``, ``cityscapes``, ``coco`` (the 80 things), ``coco_panoptic``,
+            ``coco_panoptic_refined`` (``sky`` for ``sky-other-merged``), ``foggy_driving``; or a
+            json file with a list of names, or a dict from id to name.
 
     Raises:
         ValueError: if there is no such table, or the file holds anything else.

@@ -1,5 +1,6 @@
 """Tiny random models in folders, as users have trained ones."""
 
+import json
 import string
 from pathlib import Path
 
@@ -59,6 +60,22 @@ def write_clip(folder: Path) -> str:
     size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
     CLIPProcessor(CLIPImageProcessor(**size), tokenizer).save_pretrained(folder)
     return str(folder)
+
+
+def write_open_clip(folder: Path) -> torch.nn.Module:
+    """CLIP of open_clip, of a layer a tower, for ``local-dir:FOLDER``."""
+    import open_clip
+
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    preprocess = {"size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
+    written = {"model_cfg": config, "preprocess_cfg": preprocess}
+    Path(folder, "open_clip_config.json").write_text(json.dumps(written))
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config).eval()
+    torch.save(model.state_dict(), Path(folder, "open_clip_pytorch_model.bin"))
+    return model
 
 
 def write_clipseg(folder: Path) -> str:

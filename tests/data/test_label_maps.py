@@ -6,11 +6,12 @@ from semsam.data.label_maps import label_map
 
 
 def test_tables_have_the_classes_of_their_datasets():
-    sizes = {"ade20k": 150, "camvid": 11, "cityscapes": 19, "coco_panoptic": 133}
+    sizes = {"ade20k": 150, "camvid": 11, "cityscapes": 19, "coco": 80, "coco_panoptic": 133}
     assert {name: len(label_map(name)) for name in sizes} == sizes
     assert label_map("foggy_driving") == label_map("cityscapes")
     assert label_map("ade20k")[89] == "television receiver"
     assert label_map("cityscapes")[0] == "road"
+    assert label_map("coco")[79] == "toothbrush"
 
 
 def test_no_name_has_a_blank_at_its_ends():

@@ -32,8 +32,8 @@ BACKGROUNDS = ("none", "word", "not")
 #: Unicode's control characters and separators of lines and paragraphs.
 _BREAKS = ("Cc", "Zl", "Zp")
 REDUCTIONS = ("max", "mean")
-#: Products that are held at once while scores are computed: 64 MiB of float32.
-CHUNK = 2**24
+#: Products that are held at once while scores are computed: 16 MiB of float32.
+CHUNK = 2**22
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ def check_names(names: Sequence[str]) -> None:
     for row, name in enumerate(names):
         if not name.strip():
             raise ValueError(f"class {row} has an empty name")
-        if any(unicodedata.category(letter) in _BREAKS for letter in name):
+        odd = not name.isprintable()
+        if odd and any(unicodedata.category(letter) in _BREAKS for letter in name):
             raise ValueError(f"class {row} has a line break or a control character: {name!r}")
         if name in rows:
             raise ValueError(f"class {row} is called '{name}', as class {rows[name]} is")
@@ -246,7 +247,7 @@ def class_scores(
     Args:
         embeddings: (..., D) of unit length.
         classifier: C classes; its weights are best on the embeddings' device.
-        scale: factor on the similarities.
+        scale: factor on the similarities, positive.
         reduction: what is taken of a name's T sentences, ``max`` or ``mean``.
         chunk: products that are held at once; the result itself has C an embedding.
 
@@ -256,32 +257,37 @@ def class_scores(
     Raises:
         ValueError: if channels differ, or there is no such reduction.
     """
-    weights = classifier.weights
-    if embeddings.shape[-1] != weights.shape[-1]:
-        raise ValueError(
-            f"embeddings have {embeddings.shape[-1]} channels, the classifier of "
-            f"'{classifier.encoder}' {weights.shape[-1]}"
-        )
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction is max or mean, not '{reduction}'")
-    flat = embeddings.reshape(-1, embeddings.shape[-1])
-    sentences = 1 if reduction == "mean" else weights.shape[1]
-    size = max(chunk // max(len(flat) * sentences, 1), 1)
-    # Half a digit decides between like names: not in the precision of mixed training.
-    with torch.autocast(flat.device.type, enabled=False):
-        parts = [
-            _reduced(flat.float(), part.to(flat.device), reduction) for part in weights.split(size)
-        ]
-        scores = torch.cat(parts, dim=1) * scale
+    weights = _table(classifier, embeddings.shape[-1], reduction)
+    scores = _scores(embeddings.reshape(-1, weights.shape[2]), weights, scale, chunk)
     return scores.reshape(*embeddings.shape[:-1], len(weights))
 
 
-def _reduced(flat: Tensor, weights: Tensor, reduction: str) -> Tensor:
-    """(M, D) and (c, T, D) -> (M, c)."""
-    if reduction == "mean" or weights.shape[1] == 1:
-        # The mean of products is the product with the mean.
-        return flat @ weights.mean(dim=1).T
-    return (flat @ weights.flatten(0, 1).T).unflatten(1, weights.shape[:2]).amax(dim=2)
+def _table(classifier: Classifier, dim: int, reduction: str) -> Tensor:
+    """(C, T, D) whose best product is the score; the mean of products is one with the mean."""
+    weights = classifier.weights
+    if dim != weights.shape[2]:
+        raise ValueError(
+            f"embeddings have {dim} channels, the classifier of '{classifier.encoder}' "
+            f"{weights.shape[2]}"
+        )
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is max or mean, not '{reduction}'")
+    average = reduction == "mean" and weights.shape[1] > 1
+    return weights.mean(dim=1, keepdim=True) if average else weights
+
+
+def _scores(flat: Tensor, weights: Tensor, scale: float | Tensor, chunk: int) -> Tensor:
+    """(M, D) and (C, T, D) -> (M, C); ``chunk`` products at once."""
+    size = max(chunk // max(len(flat) * weights.shape[1], 1), 1)
+    # Half a digit decides between like names: not in the precision of mixed training.
+    with torch.autocast(flat.device.type, enabled=False):
+        flat = flat.float() * scale
+        scores = flat.new_empty(len(flat), len(weights))
+        for start in range(0, len(weights), size):
+            part = weights[start : start + size]
+            products = flat @ part.to(flat.device).flatten(0, 1).T
+            scores[:, start : start + size] = products.unflatten(1, part.shape[:2]).amax(dim=2)
+        return scores
 
 
 class TopClasses(NamedTuple):
@@ -326,31 +332,33 @@ def top_classes(
     """
     names = classifier.names
     rows = torch.tensor([name == BACKGROUND for name in names], device=embeddings.device)
-    flat = embeddings.reshape(-1, embeddings.shape[-1])
+    weights = _table(classifier, embeddings.shape[-1], reduction)
+    flat = embeddings.reshape(-1, weights.shape[2])
     values, ids = [], []
-    products = classifier.weights[..., 0].numel()
-    for part in flat.split(max(chunk // products, 1)):
-        scores = class_scores(part, classifier, scale, reduction, chunk)
-        if softmax:
-            scores = torch.where(rows, scores * background_scale, scores).softmax(dim=1)
+    for part in flat.split(max(chunk // len(names), 1)):
+        scores = _scores(part, weights, scale, chunk)
+        if softmax and BACKGROUND in names:
+            scores = torch.where(rows, scores * background_scale, scores)
         best = _stable_top(scores, min(k, len(names)))
-        values.append(scores.gather(1, best))
+        told = scores.gather(1, best)
+        if softmax:
+            told = (told - scores.logsumexp(dim=1, keepdim=True)).exp()
+        values.append(told)
         ids.append(best)
     found = torch.cat(ids) if ids else flat.new_empty(0, min(k, len(names)), dtype=torch.long)
     if BACKGROUND in names:
         found = torch.where(rows[found], names.index(BACKGROUND), found)
     shape = (*embeddings.shape[:-1], found.shape[1])
-    told = torch.cat(values) if values else flat.new_empty(found.shape)
-    return TopClasses(told.reshape(shape), found.reshape(shape))
+    probabilities = torch.cat(values) if values else flat.new_empty(found.shape)
+    return TopClasses(probabilities.reshape(shape), found.reshape(shape))
 
 
 def _stable_top(scores: Tensor, k: int) -> Tensor:
-    """(M, k) columns of the highest of (M, C) scores; of equal ones the first.
-
-    torch.topk leaves open which of equal ones it takes, so it is asked for numbers that differ: the
-    score's bits, which are in the scores' order, before the column's.
-    """
-    bits = scores.contiguous().view(torch.int32).long()
-    ordered = torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-    columns = torch.arange(scores.shape[1], device=scores.device)
-    return ((ordered << 31) - columns).topk(k, dim=1).indices
+    """(M, k) columns of the highest of (M, C) scores; of equal ones the first."""
+    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+    tied = (values[:, 1:] == values[:, :-1]).any(dim=1)
+    if tied.any():
+        # torch.topk leaves open which of equal ones it takes.
+        order = scores[tied].sort(dim=1, descending=True, stable=True).indices
+        columns[tied] = order[:, : columns.shape[1]]
+    return columns[:, :k]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -52,11 +53,13 @@ def encoder_name(label: str, weights: Mapping[str, Tensor]) -> str:
 
     Args:
         label: as :func:`model_label` gives it.
-        weights: by name; they are rounded to float16, so that an encoder has one name on a CPU,
-            where it is float32, and on a GPU.
+        weights: by name. The names do not count, which differ between versions of a library; and
+            values are rounded to float16, so that an encoder has one name on a CPU, where it is
+            float32, and on a GPU.
     """
-    rounded = {key: value.half() for key, value in weights.items() if value.is_floating_point()}
-    return f"{label}{_MARK}{digest_tensors(rounded)[:12]}"
+    floats = (value for value in weights.values() if value.is_floating_point())
+    digests = sorted(digest_tensors({"": value.half()}) for value in floats)
+    return f"{label}{_MARK}{hashlib.sha256(''.join(digests).encode()).hexdigest()[:12]}"
 
 
 def is_same_encoder(first: str, second: str) -> bool:

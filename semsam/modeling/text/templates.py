@@ -134,10 +134,11 @@ def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[str]:
 
 
 def clean_name(name: str) -> str:
-    """A class name of COCO as a word: without ``-other``, ``-merged`` and ``-stuff``.
+    """A dataset's class name as words.
 
-    As Semantic-SAM does it before names are put into sentences.
+    Without COCO's ``-other``, ``-merged`` and ``-stuff``, as Semantic-SAM puts it into sentences;
+    with blanks for LVIS' underscores.
     """
     for mark in ("-other", "-merged", "-stuff"):
         name = name.replace(mark, "")
-    return name
+    return name.replace("_", " ")

@@ -1,0 +1,78 @@
+"""A classifier file from class names: what a text encoder makes of them in sentences.
+
+    python tools/build_classifier.py names.txt names.safetensors \
+        --encoder openai/clip-vit-large-patch14 --templates 80
+    python tools/build_classifier.py lvis_v1_val.json lvis.safetensors --clean-names \
+        --encoder open_clip:ViT-L-14:datacomp_xl_s13b_b90k --templates 5 --keep-sentences
+
+NAMES is a .txt file with a name a line, a .json file (a list, a dict from id to name, or COCO's
+categories), or a table: ade20k, camvid, cityscapes, coco, coco_panoptic, coco_panoptic_refined.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from semsam.data.vocabulary import read_names
+from semsam.modeling.build import resolve_device
+from semsam.modeling.text.classifier import BACKGROUNDS, build_classifier
+from semsam.modeling.text.clip import ClipTextEncoder
+from semsam.modeling.text.templates import TEMPLATES, clean_name, read_templates
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and write the file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", metavar="NAMES")
+    parser.add_argument("output", type=Path, metavar="OUT.safetensors")
+    parser.add_argument("--encoder", required=True, help="CLIP, as MODEL.TEXT.MODEL takes it")
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        default=["80"],
+        metavar="SENTENCE",
+        help=f"sentences with {{}} for the name, or lists of them: {', '.join(TEMPLATES)}",
+    )
+    parser.add_argument(
+        "--keep-sentences", action="store_true", help="each instead of their mean: larger"
+    )
+    parser.add_argument(
+        "--background",
+        choices=BACKGROUNDS,
+        default="none",
+        help="rows for masks of no class: the word 'background', or 'not a NAME' for each name",
+    )
+    parser.add_argument(
+        "--clean-names",
+        action="store_true",
+        help="'sky' for COCO's 'sky-other-merged', 'fire hydrant' for 'fire_hydrant'",
+    )
+    parser.add_argument("--batch-size", type=int, default=256, help="sentences at once")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args(argv)
+    if args.output.exists():
+        parser.error(f"{args.output} is there already: delete it, or name another file")
+    try:
+        names = read_names(args.names)
+        built = build_classifier(
+            [clean_name(name) for name in names] if args.clean_names else names,
+            ClipTextEncoder(args.encoder, resolve_device(args.device), "--encoder"),
+            read_templates(args.templates),
+            average=not args.keep_sentences,
+            background=args.background,
+            batch_size=args.batch_size,
+        )
+    except (FileNotFoundError, ValueError, RuntimeError) as error:
+        parser.error(str(error))
+    built.save(args.output)
+    rows, sentences, dim = built.weights.shape
+    print(f"{args.output}: {rows} rows of {sentences} x {dim}, by {built.encoder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
