@@ -92,15 +92,17 @@ class GeneratedMasks(ModelMasks):
         )
         return {"images": images, "generator": generator}
 
-    def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:
+    def find_masks(self, photos: Sequence[MaskedPhoto]) -> list[MaskedPhoto]:
         """See ``MaskSource``; the records are those of ``AutomaticMaskGenerator.generate``."""
+        # Photo by photo: it is the clicks on one that fill a batch.
+        return [replace(photo, annotations=self._generate(photo)) for photo in photos]
 
+    def _generate(self, photo: MaskedPhoto) -> list[dict[str, Any]]:
         def generate(points_per_batch: int) -> list[dict[str, Any]]:
             self.generator.points_per_batch = points_per_batch
             return self.generator.generate(photo.image)
 
-        device = self.generator.predictor.model.device
-        return replace(photo, annotations=self.batches.attempt(generate, device))
+        return self.batches.attempt(generate, self.generator.predictor.model.device)
 
 
 @MASK_SOURCE.register
@@ -175,8 +177,11 @@ class TransformersMasks(ModelMasks):
             "dtype": configured_dtype(cfg),
         }
 
-    def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:
+    def find_masks(self, photos: Sequence[MaskedPhoto]) -> list[MaskedPhoto]:
         """See ``MaskSource``."""
+        return [replace(photo, annotations=self._find(photo)) for photo in photos]
+
+    def _find(self, photo: MaskedPhoto) -> list[dict[str, Any]]:
         from PIL import Image
 
         image = Image.fromarray(photo.image)
@@ -187,7 +192,7 @@ class TransformersMasks(ModelMasks):
             self._record(np.asarray(torch.as_tensor(mask).cpu(), dtype=bool), float(score))
             for mask, score in zip(found["masks"], found["scores"], strict=True)
         ]
-        return replace(photo, annotations=[record for record in records if record["area"]])
+        return [record for record in records if record["area"]]
 
     def _record(self, mask: np.ndarray, score: float) -> dict[str, Any]:
         mask = np.ascontiguousarray(mask)
