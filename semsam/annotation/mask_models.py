@@ -33,11 +33,11 @@ class ModelMasks(MaskSource):
     """Masks that a model finds in photos; its subclasses say how (``find_masks``).
 
     Args:
-        images: a folder, an image, or TSV shards, whose annotations are not read.
+        photos: without masks.
     """
 
-    def __init__(self, images: str | Path) -> None:
-        self.photos = open_photos(images)
+    def __init__(self, photos: MaskSource) -> None:
+        self.photos = photos
 
     def items(self) -> Sequence[Item]:
         """See ``MaskSource``."""
@@ -53,7 +53,7 @@ class GeneratedMasks(ModelMasks):
     """Masks of everything in an image, from Semantic-SAM or SAM.
 
     Args:
-        images: see ``ModelMasks``.
+        images: a folder, an image, or TSV shards, whose annotations are not read.
         generator: with ``output_mode="coco_rle"``; its ``points_per_batch`` shrinks where memory
             runs out.
 
@@ -63,7 +63,7 @@ class GeneratedMasks(ModelMasks):
 
     @configurable
     def __init__(self, images: str | Path, generator: AutomaticMaskGenerator) -> None:
-        super().__init__(images)
+        super().__init__(open_photos(images))
         if generator.output_mode != "coco_rle":
             raise ValueError(f"output_mode is 'coco_rle' here, not '{generator.output_mode}'")
         self.generator = generator
@@ -113,7 +113,7 @@ class TransformersMasks(ModelMasks):
     transformers does not tell which click a mask is of, nor how stable it is.
 
     Args:
-        images: see ``ModelMasks``.
+        images: a folder, an image, or TSV shards, whose annotations are not read.
         model: a folder, or a name on the hub, of a model for mask generation.
         device: ``"cpu"``, ``"cuda"``, ``"auto"``.
         points_per_side: clicks on a square grid of this many a side.
@@ -145,7 +145,7 @@ class TransformersMasks(ModelMasks):
         min_mask_region_area: int = 100,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(images)
+        super().__init__(open_photos(images))
         self.device = resolve_device(device)
         self.pipeline = _load_pipeline(model, self.device, dtype)
         self.model = self.pipeline.model

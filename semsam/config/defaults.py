@@ -268,7 +268,7 @@ def _annotation() -> CN:
     node.DTYPE = ""
     masks = node.MASKS = CN()
     # Sa1bMasks, CocoMasks and TsvMasks read files, GeneratedMasks (Semantic-SAM, SAM) and
-    # TransformersMasks (SAM to SAM 3) find masks.
+    # TransformersMasks (SAM to SAM 3) find masks, DetectedObjects boxes of what captions name.
     masks.NAME = "Sa1bMasks"
     # CocoMasks: the json.
     masks.ANNOTATIONS = ""
@@ -288,6 +288,8 @@ def _annotation() -> CN:
     node.OPEN_SET = _annotation_open_set()
     node.CLIP = _annotation_clip()
     node.REGION_CAPTION = _annotation_region_caption()
+    node.DATA_ENGINE = _annotation_data_engine()
+    node.TEXT_EMBEDDING = _annotation_text_embedding()
     return node
 
 
@@ -362,4 +364,52 @@ def _annotation_region_caption() -> CN:
     node.TASK = ""
     # Masks at once.
     node.BATCH_SIZE = 64
+    return node
+
+
+def _annotation_data_engine() -> CN:
+    """Boxes of what captions and a language model name (DetectedObjects)."""
+    node = CN()
+    # A json as COCO's captions; "" for NAME.txt beside each photo, or captions in rows of shards.
+    node.CAPTIONS = ""
+    # Captions of a photo that are used, the first ones; 0 for all.
+    node.MAX_CAPTIONS = 0
+    # A causal language model: a folder, a name on the hub, or package:NAME.
+    node.LANGUAGE_MODEL = "bigscience/bloom-7b1"
+    # The file in its folder, for weights in that format.
+    node.GGUF_FILE = ""
+    # Put prompts to it as a user's messages; else it continues them up to an empty line.
+    node.CHAT = False
+    # Prompts with {} for the caption; each is asked of each caption.
+    node.TEMPLATES = []
+    # Longest answer in tokens.
+    node.MAX_NEW_TOKENS = 40
+    # Of the search; 1 takes the most likely token each time.
+    node.NUM_BEAMS = 1
+    # Above 1 words that were there become less likely; small models repeat themselves without.
+    node.REPETITION_PENALTY = 1.0
+    # Prompts at once.
+    node.LANGUAGE_BATCH_SIZE = 16
+    # As OPEN_SET.SPACY_MODEL.
+    node.SPACY_MODEL = ""
+    # Grounding DINO, MM Grounding DINO, OWL-ViT, OWLv2: a folder or a name on the hub.
+    node.DETECTOR = "IDEA-Research/grounding-dino-base"
+    # Boxes that score this or less are dropped.
+    node.THRESHOLD = 0.25
+    # IoU above which two boxes of one name are the same.
+    node.NMS_THRESHOLD = 0.7
+    # Boxes of a photo, the best ones.
+    node.MAX_BOXES = 100
+    # Photos that the detector takes at once.
+    node.DETECTOR_BATCH_SIZE = 4
+    return node
+
+
+def _annotation_text_embedding() -> CN:
+    """Names and captions in CLIP's text space (TextEmbeddingLabeler)."""
+    node = CN()
+    # As CLIP.MODEL.
+    node.MODEL = "open_clip:ViT-L-14:datacomp_xl_s13b_b90k"
+    # Texts at once.
+    node.BATCH_SIZE = 256
     return node
