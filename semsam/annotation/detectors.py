@@ -133,7 +133,7 @@ class ZeroShotDetector:
         sizes: dict[torch.Size, list[int]] = {}
         for number, job in enumerate(jobs):
             sizes.setdefault(job.image.shape, []).append(number)
-        found = {}
+        found: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         for numbers in sizes.values():
             group = [jobs[number] for number in numbers]
             results = self._batches.run(self._detect, group, self._device)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from semsam.data.datasets.regions import corners
 from semsam.data.datasets.tsv import TsvRecords
-from semsam.data.records import BadRecordError, LazyImage, blame, check_region
+from semsam.data.records import LazyImage, blame, check_region
 
 #: What a row keeps of a result beside its regions.
 _BESIDE = ("captions", "candidates", "generated_by", "text_embeddings")
@@ -97,7 +97,7 @@ def text_region_row(name: str, image_file: bytes, result: dict[str, Any]) -> lis
         image = LazyImage({"file_name": name, "image_bytes": image_file})
         height, width = image.size
         if not result["annotations"]:
-            raise BadRecordError(f"{name}: no box")
+            raise ValueError("no box")
         regions = []
         for annotation in result["annotations"]:
             region = {
