@@ -21,10 +21,9 @@ _BULLET = re.compile(
 )
 #: Numbers of items that share a line.
 _INLINE_NUMBER = re.compile(r"(?:^|(?<=\s))\(?\d{1,3}[.)]\s+")
-#: What ends a part of a line, whatever stands around it.
-_SEPARATORS = re.compile(
-    r"[,;:!?|/\\()\[\]{}\t\u2022\u2192=]+|\.+(?=\s|$)|\s[-\u2013\u2014]+\s|--+"
-)
+#: What ends an item of a list, and a sentence.
+_COMMA = re.compile(r"[,;]")
+_SEPARATORS = re.compile(r"[:!?|/\\()\[\]{}\t\u2022\u2192=]+|\.+(?=\s|$)|\s[-\u2013\u2014]+\s|--+")
 _CONJUNCTIONS = re.compile(r"\s(?:and|or|and/or|&|\+|plus|as well as)\s", re.IGNORECASE)
 #: What a model thinks aloud, and marks of its templates.
 _HIDDEN = re.compile(r"<think>.*?(?:</think>|$)|<[^<>\n]{0,40}>", re.DOTALL)
@@ -48,17 +47,34 @@ def parse_candidates(text: str, find_phrases: FindPhrases) -> list[str]:
         ``MAX_LETTERS`` letters at most.
     """
     names: dict[str, None] = {}
-    for part in _parts(text):
-        name = normalize_name(part)
-        if _is_name_like(part):
-            found = [name]
-        elif all(_is_name_like(piece) for piece in _CONJUNCTIONS.split(part)):
-            found = [normalize_name(piece) for piece in _CONJUNCTIONS.split(part)]
-        else:
-            phrases = find_phrases([part])[0]
-            found = [normalize_name(phrase) for phrase in phrases if _is_name_like(phrase)]
-        names.update(dict.fromkeys(filter(None, found)))
+    for sentence in _sentences(text):
+        names.update(dict.fromkeys(filter(None, _names(sentence, find_phrases))))
     return list(names)
+
+
+def _names(sentence: str, find_phrases: FindPhrases) -> list[str]:
+    """Names of a list with commas or of a sentence; "" for what is none."""
+    items = [item for item in map(_without_and, _COMMA.split(sentence)) if item]
+    # An item that is no name by itself may be two: "salt and pepper".
+    pieces = [[item] if _is_name_like(item) else _CONJUNCTIONS.split(item) for item in items]
+    is_named = [all(map(_is_name_like, its)) for its in pieces]
+    # Where most items are names it is a list, else words between commas may be anything.
+    if 2 * sum(is_named) <= len(items):
+        items, pieces, is_named = [sentence], [[]], [False]
+    names = []
+    for item, its, named in zip(items, pieces, is_named, strict=True):
+        names += its if named else _phrases(item, find_phrases)
+    return [normalize_name(name) for name in names]
+
+
+def _phrases(sentence: str, find_phrases: FindPhrases) -> list[str]:
+    parts = [
+        part
+        for phrase in find_phrases([sentence])[0]
+        for its in _COMMA.split(phrase)
+        for part in _CONJUNCTIONS.split(its)
+    ]
+    return [part for part in parts if _is_name_like(part)]
 
 
 def normalize_name(phrase: str) -> str:
@@ -70,21 +86,23 @@ def normalize_name(phrase: str) -> str:
         return ""
     words = [*words[:-1], singular(words[-1])]
     name = " ".join(words)
-    fits = len(words) <= MAX_WORDS and 2 <= len(name) <= MAX_LETTERS and name[0].isalpha()
+    fits = len(words) <= MAX_WORDS and len(name) <= MAX_LETTERS and name[0].isalpha()
+    # "e. g." is none.
+    fits = fits and max(map(len, words)) > 1
     return name if fits and is_thing(words) and _is_name_like(name) else ""
 
 
-def _parts(text: str) -> Iterator[str]:
-    """Items of lists and pieces of sentences, as they are written."""
+def _sentences(text: str) -> Iterator[str]:
+    """Lines and pieces of lines, each a sentence or a list with commas."""
     text = unicodedata.normalize("NFKC", _HIDDEN.sub("\n", text)).replace("\u2019", "'")
     for line in text.splitlines():
-        bare = _BULLET.sub("", line)
-        for item in _INLINE_NUMBER.split(bare):
-            for part in _SEPARATORS.split(_UNSPOKEN.sub("", item)):
-                # Of "dog, cat, and a tree" the last part.
-                part = re.sub(r"^\s*(?:and|or|plus)\s", "", part, flags=re.IGNORECASE).strip()
-                if part:
-                    yield part
+        for item in _INLINE_NUMBER.split(_BULLET.sub("", line)):
+            yield from filter(str.strip, _SEPARATORS.split(_UNSPOKEN.sub("", item)))
+
+
+def _without_and(item: str) -> str:
+    """The last item of "a dog, a cat, and a tree" without its beginning."""
+    return re.sub(r"^\s*(?:and|or|plus)\s", "", item, flags=re.IGNORECASE).strip()
 
 
 def _is_name_like(part: str) -> bool:
@@ -94,12 +112,16 @@ def _is_name_like(part: str) -> bool:
         words = words[1:]
     if not 0 < len(words) <= MAX_WORDS or any(map(is_function_word, words)):
         return False
-    # "man holding phone" and "people walking" are said of a name.
-    return not any(is_activity(word) for word in words[1:])
+    # "man holding phone" and "people walking" are said of a name; "stairs 20 feet high" too.
+    return not any(is_activity(word) or not _has_letter(word) for word in words[1:])
 
 
 def _is_before_name(word: str) -> bool:
-    return word in DETERMINERS or not any(letter.isalpha() for letter in word)
+    return word in DETERMINERS or not _has_letter(word)
+
+
+def _has_letter(word: str) -> bool:
+    return any(letter.isalpha() for letter in word)
 
 
 def _words(phrase: str) -> list[str]:

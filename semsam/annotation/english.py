@@ -90,44 +90,48 @@ DETERMINERS = _words(
 #: Colours and other words that say how a thing is: alone they name none.
 _QUALITIES = _words(
     """
-    beautiful big black blue blurry bright brown calm clean clear cloudy cold colorful colourful
-    cute dark delicious dirty dry empty female fluffy fresh golden gray green grey happy hot
-    huge indoor indoors large light little long male modern nice old open outdoor outdoors pink
-    pretty purple quiet red round rustic sad shiny short silver small soft sunny tall tan tiny
-    traditional unknown unspecified vibrant visible warm wet white wide wooden yellow young
+    beautiful big black blue blurry bright brown calm clean clear close cloudy cold colorful
+    colourful cute dark deep delicious dirty dry empty female fluffy fresh golden gray green
+    grey happy heavy hot huge indoor indoors large little long male modern nice old open
+    optional outdoor outdoors pink pretty purple quiet red round rustic sad shallow shiny short
+    silver small soft sunny tall tan thick thin tiny traditional unknown unspecified vibrant
+    visible warm wet white wide wooden yellow young
     """
 )
 #: Last words of names that are no thing with a place in a photo.
 _ABSTRACT = _words(
     """
-    ability act action activity afternoon age ai aim air amount angle answer appearance area
-    arrangement aspect assistant atmosphere attention attribute background balance beauty
-    beginning blur bunch caption case category center centre chance change choice class
-    classification collection color colour combination comfort composition concept condition
-    content context contrast couple culture day daytime deal depth description detail difference
-    direction distance dozen effect element emotion end energy environment evening event example
+    ability act action activity afternoon age ai aim air amount angle answer anybody anyone
+    anything anywhere appearance arrangement aspect assistant atmosphere attention attribute
+    background balance beauty beginning blur bunch caption case category cause center centre
+    chance change choice class classification close-up closeup collection color colour
+    combination comfort composition concept condition content context contrast couple culture
+    day daytime deal depth description detail difference direction distance dozen effect element
+    emotion end energy environment evening event everybody everyone everything example exception
     experience expression fact fear feature feeling focus foreground form format front fun
     function future genre group half happiness harmony height help history holiday hour hue idea
-    image impression information instance instruction interaction interior item joy kind
-    language left length level life lifestyle lighting list location look lot love luck majority
-    manner material matter meaning meantime memory method middle minute mode moment month mood
-    morning motion movement name nature need night none noon note noun number object observation
-    occasion opinion option order orientation output pair past pattern perspective phase photo
-    photograph photography phrase picture plenty plural point portion pose position possibility
-    posture presence present problem process purpose quality quantity question range rank reason
-    relation relationship response rest result right role row rule scenario scene scenery season
-    selection sense sentence sequence series setting shape sharpness shot side sight silence
-    situation size skill slice snapshot sort sound space speech speed standing state step
-    structure subject sum summary summer surrounding task technique tennis term text texture
-    theme thing thought time title tone topic total truth type use value variety version vibe
-    view visual way weather week weekend weight while width winter world year zoom
+    image impression information instance instruction interaction interior item joy kilogram
+    kilometer kind language left length level life lifestyle lighting list liter litre location
+    look lot love luck majority manner material matter meaning meantime memory method middle
+    minute mode moment month mood morning motion movement name nature need night nobody none
+    noon note nothing noun number object observation occasion opinion option order orientation
+    ounce output pair past pattern perspective phase photo photograph photography phrase picture
+    plenty plural point portion pose position possibility posture pound presence present problem
+    process purpose quality quantity question race range rank reason relation relationship
+    response rest result right role row rule scenario scene scenery season selection sense
+    sentence sequence series setting shape sharpness shot show side sight silence situation size
+    skill slice snapshot somebody someone something somewhere sort sound space speech speed
+    sport standing state step structure subject sum summary summer surrounding task technique
+    tennis term text texture theme thing thought time title tone topic total truth type use
+    value variety version vibe view visual way weather week weekend weight while width winter
+    world year zoom
     """
 )
 #: Words that name a thing behind another word alone: ``tank top``, ``chess piece``.
 _VAGUE = _words(
     """
-    art bit bottom character course design edge figure job line part piece place scale set shade
-    soccer spot story style symbol system top unit walk wind word work
+    area art bit bottom character course design edge figure game job line part piece place play
+    ride scale set shade spot story style surface symbol system top unit walk wind word work
     """
 )
 #: Words in -ing that are things, also behind another word; shorter ones are things anyway.
@@ -189,7 +193,7 @@ def is_thing(words: list[str]) -> bool:
         return False
     if len(words) == 1 and (last in _VAGUE or is_activity(last)):
         return False
-    return not _QUALITIES.issuperset(words)
+    return last not in _QUALITIES
 
 
 def is_activity(word: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,6 +85,8 @@ class TextWriter:
                 f"{max_new_tokens} new ones"
             )
         self._max_prompt = longest - max_new_tokens if longest else None
+        ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
+        self._ends: list[int] = [*ends] if isinstance(ends, list) else [ends]
         self._settings = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -91,7 +94,7 @@ class TextWriter:
             repetition_penalty=repetition_penalty,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=model.generation_config.bos_token_id,
-            eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
+            eos_token_id=self._ends,
         )
 
     def __call__(self, prompts: Sequence[str]) -> list[str]:
@@ -119,8 +122,15 @@ class TextWriter:
             stopping_criteria=[] if self._chat else [self._has_empty_line],
         )
         new = ids[:, tokens["input_ids"].shape[1] :]
-        texts = self._tokenizer.batch_decode(new, skip_special_tokens=True)
-        return texts if self._chat else [text.split(_END_OF_EXAMPLE)[0] for text in texts]
+        return [self._finish(row) for row in new]
+
+    def _finish(self, ids: Tensor) -> str:
+        """The text of a row of new ids, without what comes after its end or is cut off."""
+        text = self._tokenizer.decode(ids, skip_special_tokens=True)
+        if not self._chat and _END_OF_EXAMPLE in text:
+            return text.split(_END_OF_EXAMPLE)[0]
+        ends = torch.tensor(self._ends, device=ids.device)
+        return text if torch.isin(ids, ends).any() else drop_unfinished(text)
 
     def _has_empty_line(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Of each row of (N, L) ids whether it has just ended with an empty line."""
@@ -132,3 +142,9 @@ class TextWriter:
         return self._tokenizer.apply_chat_template(
             message, add_generation_prompt=True, tokenize=False
         )
+
+
+def drop_unfinished(text: str) -> str:
+    """A text that was cut off at some token, without the item or the word that may be half."""
+    whole = re.match(r".*[,;.!?\n]", text, re.DOTALL)
+    return whole.group() if whole else text.rpartition(" ")[0]

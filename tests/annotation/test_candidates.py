@@ -44,6 +44,21 @@ WRITTEN = {
     "no objects": ("happiness, the background, beautiful, red, it, five, the scene", []),
     "doings": ("snowboarding, playing tennis, parking meter", ["parking meter"]),
     "vague alone": ("tank top, top, chess piece, piece", ["tank top", "chess piece"]),
+    "phrases with a conjunction": (
+        "A kitchen with a refrigerator, stove and some chairs with cushions",
+        ["kitchen", "refrigerator", "stove", "chair", "cushion"],
+    ),
+    "numbers inside": ("stairs 20 feet high\npropeller 2", ["stair", "propeller"]),
+    "qualities at the end": ("eyes wide open, the color red, traffic light", ["traffic light"]),
+    "someone": ("someone, everything, a pound, dining area", ["dining area"]),
+    "a sentence between commas": (
+        "Bedroom scene with a bookcase, blue comforter and window.",
+        ["bedroom", "bookcase", "blue comforter", "window"],
+    ),
+    "a list with a sentence in it": (
+        "bear, paw, the door of a car, eyes, e. g.",
+        ["bear", "paw", "door", "car", "eye"],
+    ),
     "pronouns": ("They are his, and this is hers.", []),
     "thoughts": ("<think>a zebra may be there</think>horse", ["horse"]),
     "unfinished thoughts": ("horse <think>or a zebra", ["horse"]),

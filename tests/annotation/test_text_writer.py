@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from semsam.annotation.text_writer import TextWriter
+from semsam.annotation.text_writer import TextWriter, drop_unfinished
 
 from .detector_models import write_language_model
 
@@ -35,7 +35,7 @@ def test_prompts_are_continued_by_the_likeliest_words_whatever_their_batch(folde
     for _ in range(8):
         ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(dim=-1)], dim=1)
     expected = tokenizer.decode(ids[0, -8:], skip_special_tokens=True)
-    assert texts[1] == expected.split("\n\n")[0]
+    assert texts[1] == drop_unfinished(expected) != ""
     assert len(set(texts)) > 1
 
 
@@ -106,3 +106,16 @@ def test_what_cannot_be_used_is_named_with_its_key(folder, tmp_path):
         make(folder, max_new_tokens=64)
     with pytest.raises(ValueError, match="at least 1, got 8, 0"):
         make(folder, num_beams=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("dog, cat, elepha", "dog, cat,"),
+        ("1. dog\n2. ca", "1. dog\n2."),
+        ("a big do", "a big"),
+        ("do", ""),
+    ],
+)
+def test_what_is_cut_off_loses_its_last_item(text, whole):
+    assert drop_unfinished(text) == whole
