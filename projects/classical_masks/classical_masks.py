@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from semsam.annotation.build import MASK_SOURCE
 from semsam.annotation.mask_models import FoundMasks
 from semsam.annotation.mask_sources import check_annotations
 from semsam.annotation.records import MaskedPhoto
+from semsam.annotation.shards import open_photos
 from semsam.config import CfgNode, configurable
 from semsam.data.datasets.hierarchy import segment_hierarchy
 from semsam.inference.amg_utils import encode_mask
@@ -55,7 +57,7 @@ class ClassicalMasks(FoundMasks):
         min_area: float,
         max_area: float,
     ) -> None:
-        super().__init__(images)
+        super().__init__(open_photos(images))
         if importlib.util.find_spec("skimage") is None:
             raise ModuleNotFoundError("ClassicalMasks needs scikit-image: pip install scikit-image")
         if min(num_superpixels, max_masks) < 1 or not 0 <= min_area <= max_area:
@@ -82,11 +84,14 @@ class ClassicalMasks(FoundMasks):
             "max_area": node.MAX_AREA,
         }
 
-    def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:
+    def find_masks(self, photos: Sequence[MaskedPhoto]) -> list[MaskedPhoto]:
         """See ``MaskSource``."""
+        return [replace(photo, annotations=self._find(photo)) for photo in photos]
+
+    def _find(self, photo: MaskedPhoto) -> list[dict[str, Any]]:
         nested = segment_hierarchy(photo.image, **self.settings)
         annotations = [
             {"segmentation": encode_mask(nested.mask(index), "coco_rle")}
             for index in range(len(nested))
         ]
-        return replace(photo, annotations=check_annotations(annotations, photo.image))
+        return check_annotations(annotations, photo.image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def export_coco(
 ) -> int:
     """Write a folder of results as one COCO json of instances.
 
-    CVAT and FiftyOne read masks as run-length codes; Label Studio needs polygons.
+    CVAT and FiftyOne read masks as run-length codes; Label Studio needs polygons. What has a box
+    and no mask has an empty ``segmentation``.
 
     Args:
         results: as ``AnnotationEngine.run`` leaves it.
@@ -53,19 +55,11 @@ def export_coco(
         images.append({"id": len(images) + 1, "file_name": line["file_name"], **size})
         for region in result["annotations"]:
             name = region.get(field)
-            code = _outline(region["segmentation"]) if polygons else region["segmentation"]
-            if name is None or not code:
+            place = _place(region, polygons)
+            if name is None or place is None:
                 continue
-            annotation = {
-                "id": len(annotations) + 1,
-                "image_id": len(images),
-                "category": name,
-                "segmentation": code,
-                "area": float(coco_mask.area(region["segmentation"])),
-                "bbox": coco_mask.toBbox(region["segmentation"]).tolist(),
-                "iscrowd": 0,
-            }
-            annotations.append(annotation)
+            annotation = {"id": len(annotations) + 1, "image_id": len(images), "category": name}
+            annotations.append({**annotation, **place, "iscrowd": 0})
     if not annotations:
         raise ValueError(f"no mask in '{results}' has a '{field}'")
     names = sorted({annotation["category"] for annotation in annotations})
@@ -111,12 +105,12 @@ def import_coco(
         content = json.loads(Path(reviewed).read_bytes())
         names = {category["id"]: category["name"] for category in content["categories"]}
         by_id = {image["id"]: image["file_name"] for image in content["images"]}
-        photos: dict[str, list[tuple[str, Any]]] = {name: [] for name in by_id.values()}
+        photos: dict[str, list[dict[str, Any]]] = {name: [] for name in by_id.values()}
         if len(photos) < len(content["images"]):
             raise ValueError("it lists an image twice")
         for annotation in content["annotations"]:
-            of_photo = photos[by_id[annotation["image_id"]]]
-            of_photo.append((names[annotation["category_id"]], annotation["segmentation"]))
+            annotation["name"] = names[annotation["category_id"]]
+            photos[by_id[annotation["image_id"]]].append(annotation)
     counts = dict.fromkeys(("kept", "renamed", "reshaped", "added", "removed"), 0)
     called: dict[str, list[str]] = {}
     for name in photos:
@@ -127,11 +121,9 @@ def import_coco(
         if file_name is None:
             continue
         with blame(f"{reviewed}: {file_name}"):
-            masks = [
-                (name, to_coco_code(code, (line["height"], line["width"])))
-                for name, code in photos.pop(file_name)
-            ]
-            regions = _corrected(result["annotations"], masks, field, counts)
+            size = line["height"], line["width"]
+            reviewed_ones = [_Reviewed.parse(a, size) for a in photos.pop(file_name)]
+            regions = _corrected(result["annotations"], reviewed_ones, size, field, counts)
         target = Path(output) / f"{line['name']}{RESULT_SUFFIX}"
         write_json(target, {**result, "annotations": regions}, indent=None)
     if photos:
@@ -139,31 +131,87 @@ def import_coco(
     return counts
 
 
+@dataclass(frozen=True)
+class _Reviewed:
+    """A mask or a box as it was reviewed.
+
+    Attributes:
+        name: what it is called.
+        code: the mask, or the box as one.
+        box: x, y, width, height of what is no mask.
+    """
+
+    name: str
+    code: dict[str, Any]
+    box: list[float] | None
+
+    @classmethod
+    def parse(cls, annotation: dict[str, Any], size: tuple[int, int]) -> _Reviewed:
+        """Read an annotation of a COCO json."""
+        box = None if annotation.get("segmentation") else list(map(float, annotation["bbox"]))
+        return cls(annotation["name"], _code(annotation, size), box)
+
+    def geometry(self) -> dict[str, Any]:
+        """SA-1B's fields of its place."""
+        if self.box is not None:
+            return {"area": round(self.box[2] * self.box[3], 2), "bbox": self.box}
+        return _geometry(self.code)
+
+    def is_as(self, region: dict[str, Any]) -> bool:
+        """Whether its outline is that of a region, or what export as polygons makes of it."""
+        if self.box is not None:
+            return "segmentation" not in region and np.allclose(self.box, region["bbox"], atol=0.5)
+        return "segmentation" in region and _is_unchanged(region["segmentation"], self.code)
+
+
 def _corrected(
     old: list[dict[str, Any]],
-    masks: Sequence[tuple[str, dict[str, Any]]],
+    new: Sequence[_Reviewed],
+    size: tuple[int, int],
     field: str,
     counts: dict[str, int],
 ) -> list[dict[str, Any]]:
     """The annotations as reviewed: those that there were, in their order, then new ones."""
-    partner = _match([region["segmentation"] for region in old], [code for _, code in masks])
+    partner = _match([_code(region, size) for region in old], [one.code for one in new])
     regions = []
     for index, region in enumerate(old):
         if index not in partner:
             counts["removed"] += 1
             continue
-        name, code = masks[partner[index]]
-        what = "kept" if region.get(field) == name else "renamed"
-        if not _is_unchanged(region["segmentation"], code):
-            region, what = {**region, **_geometry(code)}, "reshaped"
+        reviewed = new[partner[index]]
+        what = "kept" if region.get(field) == reviewed.name else "renamed"
+        if not reviewed.is_as(region):
+            region, what = {**region, **reviewed.geometry()}, "reshaped"
         counts[what] += 1
-        regions.append({**region, field: name})
+        regions.append({**region, field: reviewed.name})
     matched = set(partner.values())
-    for index, (name, code) in enumerate(masks):
+    for index, reviewed in enumerate(new):
         if index not in matched:
             counts["added"] += 1
-            regions.append({**_geometry(code), field: name})
+            regions.append({**reviewed.geometry(), field: reviewed.name})
     return regions
+
+
+def _place(region: dict[str, Any], polygons: bool) -> dict[str, Any] | None:
+    """COCO's fields of a region's place; None for a mask without an outline."""
+    if "segmentation" not in region:
+        box = list(map(float, region["bbox"]))
+        return {"segmentation": [], "area": box[2] * box[3], "bbox": box}
+    code = region["segmentation"]
+    shape = _outline(code) if polygons else code
+    if not shape:
+        return None
+    box = coco_mask.toBbox(code).tolist()
+    return {"segmentation": shape, "area": float(coco_mask.area(code)), "bbox": box}
+
+
+def _code(region: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """A mask's run-length code; that of the box of what has none."""
+    if region.get("segmentation"):
+        return to_coco_code(region["segmentation"], size)
+    x, y, width, height = map(float, region["bbox"])
+    corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+    return to_coco_code([corners], size)
 
 
 def _match(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> dict[int, int]:

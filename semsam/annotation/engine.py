@@ -185,11 +185,9 @@ class AnnotationEngine:
 
     def _do(self, group: list[Reading], writer: _WritingThreads) -> int:
         """Label a group of photos; the number of their masks."""
+        photos = self._find_masks([_attempt("read", future.result) for _, _, future in group])
         found: list[tuple[Item, bool, MaskedPhoto]] = []
-        for item, pending, future in group:
-            photo = _attempt("read", future.result)
-            if isinstance(photo, MaskedPhoto):
-                photo = _attempt("masks", partial(self.masks.find_masks, photo))
+        for (item, pending, _), photo in zip(group, photos, strict=True):
             if isinstance(photo, MaskedPhoto):
                 found.append((item, pending, photo))
             elif pending:
@@ -203,6 +201,18 @@ class AnnotationEngine:
             elif pending and isinstance(done, Annotated):
                 writer.write(item, photo, done)
         return sum(len(photo.annotations) for _, _, photo in found)
+
+    def _find_masks(self, photos: list[MaskedPhoto | Failure]) -> list[MaskedPhoto | Failure]:
+        """Photos that could be read with their masks; together, and one by one where that fails."""
+        read = [photo for photo in photos if isinstance(photo, MaskedPhoto)]
+        given: Any = _attempt("masks", partial(self.masks.find_masks, read)) if read else []
+        if isinstance(given, Failure):
+            given = [given]
+            if len(read) > 1:
+                logger.warning("masks of %d photos: %s", len(read), given[0].reason)
+                given = [result for photo in read for result in self._find_masks([photo])]
+        found = iter(given)
+        return [next(found) if isinstance(photo, MaskedPhoto) else photo for photo in photos]
 
 
 class _WritingThreads:

@@ -140,5 +140,7 @@ def _merge(photo: MaskedPhoto, said: Mapping[str, Labels]) -> Annotated:
         for field, value in labels.photo.items():
             beside[f"{labeler}.{field}" if field in known_beside else field] = value
         known_beside.update(beside)
+    # Boxes come with the name that they were found by.
+    names = [name or str(r.get("class_name") or "") for name, r in zip(names, regions, strict=True)]
     result = {**photo.fields, "annotations": regions, **beside}
     return Annotated(result, names, sum(labelled))

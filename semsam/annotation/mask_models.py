@@ -33,11 +33,11 @@ class FoundMasks(MaskSource):
     """Masks that are found in photos that have none; subclasses say how (``find_masks``).
 
     Args:
-        images: a folder, an image, or TSV shards, whose annotations are not read.
+        photos: without masks.
     """
 
-    def __init__(self, images: str | Path) -> None:
-        self.photos = open_photos(images)
+    def __init__(self, photos: MaskSource) -> None:
+        self.photos = photos
 
     def items(self) -> Sequence[Item]:
         """See ``MaskSource``."""
@@ -53,7 +53,7 @@ class GeneratedMasks(FoundMasks):
     """Masks of everything in an image, from Semantic-SAM or SAM.
 
     Args:
-        images: see ``FoundMasks``.
+        images: a folder, an image, or TSV shards, whose annotations are not read.
         generator: with ``output_mode="coco_rle"``; its ``points_per_batch`` shrinks where memory
             runs out.
 
@@ -63,7 +63,7 @@ class GeneratedMasks(FoundMasks):
 
     @configurable
     def __init__(self, images: str | Path, generator: AutomaticMaskGenerator) -> None:
-        super().__init__(images)
+        super().__init__(open_photos(images))
         if generator.output_mode != "coco_rle":
             raise ValueError(f"output_mode is 'coco_rle' here, not '{generator.output_mode}'")
         self.generator = generator
@@ -92,15 +92,17 @@ class GeneratedMasks(FoundMasks):
         )
         return {"images": images, "generator": generator}
 
-    def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:
+    def find_masks(self, photos: Sequence[MaskedPhoto]) -> list[MaskedPhoto]:
         """See ``MaskSource``; the records are those of ``AutomaticMaskGenerator.generate``."""
+        # Photo by photo: it is the clicks on one that fill a batch.
+        return [replace(photo, annotations=self._generate(photo)) for photo in photos]
 
+    def _generate(self, photo: MaskedPhoto) -> list[dict[str, Any]]:
         def generate(points_per_batch: int) -> list[dict[str, Any]]:
             self.generator.points_per_batch = points_per_batch
             return self.generator.generate(photo.image)
 
-        device = self.generator.predictor.model.device
-        return replace(photo, annotations=self.batches.attempt(generate, device))
+        return self.batches.attempt(generate, self.generator.predictor.model.device)
 
 
 @MASK_SOURCE.register
@@ -111,7 +113,7 @@ class TransformersMasks(FoundMasks):
     transformers does not tell which click a mask is of, nor how stable it is.
 
     Args:
-        images: see ``FoundMasks``.
+        images: a folder, an image, or TSV shards, whose annotations are not read.
         model: a folder, or a name on the hub, of a model for mask generation.
         device: ``"cpu"``, ``"cuda"``, ``"auto"``.
         points_per_side: clicks on a square grid of this many a side.
@@ -143,7 +145,7 @@ class TransformersMasks(FoundMasks):
         min_mask_region_area: int = 100,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(images)
+        super().__init__(open_photos(images))
         self.device = resolve_device(device)
         self.pipeline = _load_pipeline(model, self.device, dtype)
         self.model = self.pipeline.model
@@ -175,8 +177,11 @@ class TransformersMasks(FoundMasks):
             "dtype": read_dtype(cfg.ANNOTATION.DTYPE, "ANNOTATION.DTYPE"),
         }
 
-    def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:
+    def find_masks(self, photos: Sequence[MaskedPhoto]) -> list[MaskedPhoto]:
         """See ``MaskSource``."""
+        return [replace(photo, annotations=self._find(photo)) for photo in photos]
+
+    def _find(self, photo: MaskedPhoto) -> list[dict[str, Any]]:
         from PIL import Image
 
         image = Image.fromarray(photo.image)
@@ -187,7 +192,7 @@ class TransformersMasks(FoundMasks):
             self._record(np.asarray(torch.as_tensor(mask).cpu(), dtype=bool), float(score))
             for mask, score in zip(found["masks"], found["scores"], strict=True)
         ]
-        return replace(photo, annotations=[record for record in records if record["area"]])
+        return [record for record in records if record["area"]]
 
     def _record(self, mask: np.ndarray, score: float) -> dict[str, Any]:
         mask = np.ascontiguousarray(mask)

@@ -76,9 +76,15 @@ class MaskSource:
         """
         raise NotImplementedError
 
-    def find_masks(self, photo: MaskedPhoto) -> MaskedPhoto:
-        """What takes a model: called after ``read``, from one thread."""
-        return photo
+    def find_masks(self, photos: Sequence[MaskedPhoto]) -> list[MaskedPhoto]:
+        """What takes a model: called after ``read``, from one thread, with a group of photos.
+
+        Where it fails it is called again photo by photo.
+
+        Returns:
+            The photos with their annotations, in their order.
+        """
+        return list(photos)
 
     def load(self, item: Item) -> MaskedPhoto:
         """A photo with its masks.
@@ -86,7 +92,7 @@ class MaskSource:
         Raises:
             BadRecordError: as ``read``.
         """
-        return self.find_masks(self.read(item))
+        return self.find_masks([self.read(item)])[0]
 
     def count_masks(self) -> int | None:
         """Masks of all items, where that is known without reading every file."""

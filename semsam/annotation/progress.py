@@ -75,7 +75,7 @@ def check_summary(summary: Summary) -> None:
             f"{summary.failed} of {summary.photos} photos failed, {number} of them with '{reason}'"
         )
     elif not summary.masks:
-        why = f"none of the {summary.photos} photos has a mask"
+        why = f"none of the {summary.photos} photos has a mask or a box"
     else:
         why = f"the labellers had nothing to say of any of the {summary.masks} masks"
     raise RuntimeError(f"nothing was labelled: {why}")

@@ -26,7 +26,8 @@ class MaskedPhoto:
         name: what messages and files call it.
         image: (H, W, 3) uint8 RGB.
         annotations: N of SA-1B's dicts; ``segmentation`` (a COCO run-length code of the photo's
-            size) and ``bbox`` (x, y, width, height in pixels) are read here, all others kept.
+            size; what is found by a detector has none) and ``bbox`` (x, y, width, height in pixels)
+            are read here, all others kept.
         fields: what its file says beside the annotations (SA-1B: ``image``); kept.
     """
 
@@ -39,8 +40,10 @@ class MaskedPhoto:
         """(H, W) bool.
 
         Raises:
-            ValueError: if the code is not of the photo's size.
+            ValueError: if there is none, or the code is not of the photo's size.
         """
+        if "segmentation" not in self.annotations[index]:
+            raise ValueError(f"{self.name}: annotation {index} is a box without a mask")
         code = self.annotations[index]["segmentation"]
         if tuple(code["size"]) != self.image.shape[:2]:
             raise ValueError(

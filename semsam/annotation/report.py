@@ -18,6 +18,7 @@ from semsam.data.records import BadRecordError
 from semsam.utils.file_io import atomic_write
 from semsam.utils.visualizer import distinct_color
 
+from .candidate_report import CandidateReport, report_candidates
 from .mask_sources import Item, MaskSource
 from .output import read_results
 from .pictures import draw_result
@@ -133,10 +134,13 @@ def write_review_sheet(
     parts = [*_summary(report)]
     for field, counts in report.counts.items():
         parts += [f"<h2>{escape(field)}</h2>", _count_table(counts)]
+    candidates = report_candidates(result for _, result in read_results(results))
+    if candidates is not None:
+        parts += _candidate_section(candidates)
     parts.append("<h2>Sample</h2>")
     for line, result in read_results(results):
         if (name := line["name"]) in sample:
-            parts.append(_figure(photos, items.get(name), line, result["annotations"]))
+            parts.append(_figure(photos, items.get(name), line, result))
     title = f"Labels of {report.photos} photos"
     with atomic_write(path) as file:
         file.write(
@@ -164,6 +168,32 @@ def _summary(report: Report) -> Iterable[str]:
     yield "</ul>"
 
 
+def _candidate_section(report: CandidateReport) -> Iterable[str]:
+    total = report.total
+    found, new = (_share(part, total.candidates) for part in (total.found, total.new))
+    yield "<h2>Candidates</h2>"
+    yield (
+        f"<p>{report.captions} captions gave {report.a_caption:.1f} candidates each. Of the "
+        f"{total.candidates} of all photos the detector found {found}; {new} are new: no words of "
+        "the captions.</p>"
+    )
+    rows = [
+        f"<tr><td>{escape(source.splitlines()[-1] if source else 'the captions')}</td>"
+        f'<td class="number">{number.candidates}</td>'
+        f'<td class="number">{_share(number.found, number.candidates)}</td>'
+        f'<td class="number">{_share(number.new, number.candidates)}</td></tr>'
+        for source, number in report.sources.items()
+    ]
+    yield "<table><tr><th>from</th><th>candidates</th><th>found</th><th>new</th></tr>"
+    yield f"{''.join(rows)}</table><h2>New names, in photos</h2>"
+    rows = [
+        f'<tr><td>{escape(name)}</td><td class="number">{thought}</td>'
+        f'<td class="number">{found}</td></tr>'
+        for name, thought, found in report.new_names[:_MAX_ROWS]
+    ]
+    yield f"<table><tr><th>name</th><th>thought of</th><th>found</th></tr>{''.join(rows)}</table>"
+
+
 def _count_table(counts: Sequence[tuple[str, int]]) -> str:
     rows = []
     for name, number in counts[:_MAX_ROWS]:
@@ -182,9 +212,10 @@ def _count_table(counts: Sequence[tuple[str, int]]) -> str:
 
 
 def _figure(
-    photos: MaskSource, item: Item | None, line: dict[str, Any], annotations: list[dict[str, Any]]
+    photos: MaskSource, item: Item | None, line: dict[str, Any], result: dict[str, Any]
 ) -> str:
     """A picture, and beside it what is said of each mask."""
+    annotations = result["annotations"]
     names = [_shown_name(region) for region in annotations]
     rows = []
     for number, (name, region) in enumerate(zip(names, annotations, strict=True), 1):
@@ -194,6 +225,8 @@ def _figure(
             if key.endswith(".class_name")
         ]
         proposals = region.get("class_proposals") or []
+        if "score" in region:
+            others.append(f"{region['score']:.2f}")
         more = "; ".join([", ".join(map(str, proposals)), *others]).strip("; ")
         colour = "rgb({}, {}, {})".format(*distinct_color(number - 1))
         rows.append(
@@ -208,8 +241,9 @@ def _figure(
         shown = f'<img alt="{escape(line["name"])}" src="{_as_url(picture)}">'
     except (BadRecordError, ValueError) as error:
         shown = f"<p>{escape(str(error))}</p>"
+    texts = "".join(f"<p>{escape(caption)}</p>" for caption in result.get("captions", []))
     return (
-        f"<figure><div>{shown}</div><figcaption><b>{escape(line['file_name'])}</b>"
+        f"<figure><div>{shown}</div><figcaption><b>{escape(line['file_name'])}</b>{texts}"
         f"<table><tr><th></th><th>name</th><th>proposals</th></tr>{''.join(rows)}</table>"
         "</figcaption></figure>"
     )

@@ -5,6 +5,7 @@ The values are those of Semantic-SAM with a SwinT backbone, trained on SA-1B.
 
 from __future__ import annotations
 
+from .annotation_defaults import annotation_cfg
 from .config import CfgNode as CN
 
 
@@ -22,7 +23,7 @@ def default_cfg() -> CN:
     cfg.DATALOADER = _dataloader()
     cfg.SOLVER = _solver()
     cfg.TEST = _test()
-    cfg.ANNOTATION = _annotation()
+    cfg.ANNOTATION = annotation_cfg()
     return cfg
 
 
@@ -334,134 +335,3 @@ def _test() -> CN:
     # Go on with the predictions that an interrupted evaluation of the same model has written.
     caption.RESUME = False
     return test
-
-
-def _annotation() -> CN:
-    """Naming masks (tools/annotate.py)."""
-    node = CN()
-    # Names of LABELER, in the order in which they run; of a field that two of them give the first
-    # keeps the name, the second's is LABELER.FIELD.
-    node.LABELERS = []
-    # Photos that go through the labellers together; bounds memory.
-    node.IMAGES_PER_BATCH = 4
-    # Threads that read, and as many that write.
-    node.NUM_THREADS = 2
-    # What the labellers' models and TransformersMasks are computed in: float32, bfloat16, float16;
-    # "" is float32 on a CPU, and on a GPU float16, of RegionCaptionLabeler bfloat16.
-    node.DTYPE = ""
-    masks = node.MASKS = CN()
-    # Sa1bMasks, CocoMasks and TsvMasks read files, GeneratedMasks (Semantic-SAM, SAM) and
-    # TransformersMasks (SAM to SAM 3) find masks.
-    masks.NAME = "Sa1bMasks"
-    # CocoMasks: the json.
-    masks.ANNOTATIONS = ""
-    # GeneratedMasks: as model_zoo.get takes it. TransformersMasks: a folder, or a name on the hub.
-    masks.MODEL = ""
-    # GeneratedMasks: a file or url instead of the model's own weights.
-    masks.WEIGHTS = ""
-    # Of both, the annotation engine's; segment-anything's own are 0.88, 0.95, 0, 1 and 0.
-    masks.POINTS_PER_SIDE = 32
-    masks.POINTS_PER_BATCH = 64
-    masks.PRED_IOU_THRESH = 0.86
-    masks.STABILITY_SCORE_THRESH = 0.92
-    masks.CROP_N_LAYERS = 0
-    masks.CROP_N_POINTS_DOWNSCALE_FACTOR = 2
-    masks.MIN_MASK_REGION_AREA = 100
-    node.CLOSED_SET = _annotation_closed_set()
-    node.OPEN_SET = _annotation_open_set()
-    node.CLIP = _annotation_clip()
-    node.REGION_CAPTION = _annotation_region_caption()
-    node.OPEN_VOCABULARY = _annotation_open_vocabulary()
-    return node
-
-
-def _annotation_closed_set() -> CN:
-    """Votes of semantic segmenters (ClosedSetLabeler)."""
-    node = CN()
-    # SegFormer, OneFormer, Mask2Former, MaskFormer or any semantic segmenter of transformers: a
-    # folder or a name on the hub. The first one's map is written, with the masks painted over it.
-    node.SEGMENTERS = ["shi-labs/oneformer_coco_swin_large"]
-    # For each segmenter ade20k, camvid, cityscapes, coco_panoptic, coco_panoptic_refined, a json
-    # file, or "" for the model's own names.
-    node.LABEL_MAPS = ["coco_panoptic_refined"]
-    # Photos that a segmenter takes at once.
-    node.BATCH_SIZE = 4
-    return node
-
-
-def _annotation_open_set() -> CN:
-    """Names from captions and segmenters, chosen by CLIP and CLIPSeg (OpenSetLabeler)."""
-    node = CN()
-    # Each gives a mask one name; as in CLOSED_SET.
-    node.SEGMENTERS = ["shi-labs/oneformer_coco_swin_large", "shi-labs/oneformer_ade20k_swin_large"]
-    node.LABEL_MAPS = ["coco_panoptic_refined", "ade20k"]
-    # BLIP: a folder or a name on the hub.
-    node.CAPTIONER = "Salesforce/blip-image-captioning-large"
-    # Longest caption in tokens.
-    node.MAX_NEW_TOKENS = 20
-    # A package or a folder; "" takes en_core_web_sm, of whatever package provides it.
-    node.SPACY_MODEL = ""
-    # As CLIP.MODEL.
-    node.CLIP = "openai/clip-vit-large-patch14"
-    # A folder or a name on the hub.
-    node.CLIPSEG = "CIDAS/clipseg-rd64-refined"
-    # Names that CLIP lets through to CLIPSeg.
-    node.TOP_K = 3
-    # Patches that a model takes at once; 0 for 64 on a GPU and 16 on a CPU.
-    node.BATCH_SIZE = 0
-    # Photos that a segmenter takes at once.
-    node.SEGMENTER_BATCH_SIZE = 2
-    return node
-
-
-def _annotation_clip() -> CN:
-    """A vocabulary's names, by CLIP (ClipLabeler)."""
-    node = CN()
-    # A folder or a name on the hub; open_clip's are open_clip:ARCHITECTURE:WEIGHTS,
-    # hf-hub:OWNER/NAME and local-dir:FOLDER.
-    node.MODEL = "openai/clip-vit-large-patch14"
-    # Names, or .txt files with a name a line.
-    node.VOCABULARY = []
-    # Sentences with {} for the name; their features are averaged.
-    node.TEMPLATES = ["a photo of a {}."]
-    # Names that are listed for a mask, best first.
-    node.TOP_K = 3
-    # Probability among the vocabulary below which a mask is given no name.
-    node.THRESHOLD = 0.0
-    # Patches at once.
-    node.BATCH_SIZE = 32
-    return node
-
-
-def _annotation_region_caption() -> CN:
-    """Sentences about masks, by SCA (RegionCaptionLabeler)."""
-    node = CN()
-    # A model of the zoo, a yaml file, or the output folder of a training run.
-    node.MODEL = "sca-vit-h-gpt2-large-vg"
-    # A file or url; "" takes the model's own.
-    node.WEIGHTS = ""
-    # Of the search; 0 for the model's own.
-    node.NUM_BEAMS = 0
-    # "caption" or "recognition"; "" for the model's own.
-    node.TASK = ""
-    # Masks at once.
-    node.BATCH_SIZE = 64
-    return node
-
-
-def _annotation_open_vocabulary() -> CN:
-    """Names of a user's own classes, by a model with TextClassHead (OpenVocabularyLabeler)."""
-    node = CN()
-    # A model of the zoo, a yaml file, or the output folder of a training run.
-    node.MODEL = ""
-    # A file or url; "" takes the model's own.
-    node.WEIGHTS = ""
-    # Names, .txt files with a name a line, or one file of tools/build_classifier.py.
-    node.CLASSES = []
-    # Names that are listed for a mask, best first.
-    node.TOP_K = 3
-    # Probability among the classes below which a mask is given no name.
-    node.THRESHOLD = 0.0
-    # Masks at once.
-    node.BATCH_SIZE = 64
-    return node

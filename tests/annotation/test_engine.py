@@ -306,6 +306,35 @@ def test_masks_of_a_random_sam_are_labelled_end_to_end(images, tmp_path):
     assert "PromptableSegmentor" in plan
 
 
+class PickyMasks(Sa1bMasks):
+    """Finds masks of several photos at once, and none of a group with one that it refuses."""
+
+    def __init__(self, images, refused):
+        super().__init__(images)
+        self.refused, self.groups = refused, []
+
+    def find_masks(self, photos):
+        self.groups.append([photo.name for photo in photos])
+        if self.refused in self.groups[-1]:
+            raise RuntimeError("no masks of this one")
+        return list(photos)
+
+
+def test_masks_are_found_in_groups_and_one_by_one_where_that_fails(images, tmp_path):
+    (images / "photo_4.png").write_bytes(b"no image")
+    source = PickyMasks(images, "photo_1")
+    AnnotationEngine(source, [ColourLabeler()], 3, device="cpu").run(tmp_path / "out")
+    names = [f"photo_{i}" for i in range(6)]
+    assert source.groups == [names[:3], *([name] for name in names[:3]), ["photo_3", "photo_5"]]
+    assert list(results(tmp_path / "out")) == [f"photo_{i}_semantic.json" for i in (0, 2, 3, 5)]
+    noted = failures(tmp_path / "out")
+    assert noted["photo_1"]["reason"] == "RuntimeError: no masks of this one"
+    assert {name: line["stage"] for name, line in noted.items()} == {
+        "photo_1": "masks",
+        "photo_4": "read",
+    }
+
+
 def test_the_engine_is_built_from_the_configuration(images):
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"

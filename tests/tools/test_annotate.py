@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from semsam.data.datasets.text_regions import TextRegionsTsv
+
+from ..annotation.detector_models import write_language_model, write_owl
 from ..annotation.models import write_blip, write_clip, write_clipseg
 from ..annotation.photos import write_photos
 from ..annotation.sam_models import write_sam
@@ -111,6 +114,39 @@ def test_fifty_photos_of_coco_that_tiny_models_mask_and_name_survive_kills_too(c
     }
     settings = [f"ANNOTATION.{key}={value}" for key, value in options.items()]
     check_kill_and_resume(command, images, tmp_path, *settings)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COCO_ROOT.is_dir(), reason=f"no COCO in {COCO_ROOT}; see SEMSAM_DATA")
+def test_the_data_engine_on_captions_of_coco_survives_kills_and_becomes_shards(command, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted((COCO_ROOT / "val2017").glob("*.jpg"))[:24]:
+        (images / path.name).symlink_to(path.resolve())
+    node = "DATA_ENGINE"
+    options = {
+        "LABELERS": ["TextEmbeddingLabeler"],
+        "MASKS.NAME": "DetectedObjects",
+        f"{node}.CAPTIONS": COCO_ROOT.resolve() / "annotations/captions_val2017.json",
+        f"{node}.MAX_CAPTIONS": 2,
+        f"{node}.LANGUAGE_MODEL": write_language_model(tmp_path / "language_model"),
+        f"{node}.TEMPLATES": ["Caption: {} Objects:", "a photo of {}"],
+        f"{node}.DETECTOR": write_owl(tmp_path / "owl"),
+        f"{node}.THRESHOLD": 0.0,
+        "TEXT_EMBEDDING.MODEL": write_clip(tmp_path / "clip"),
+    }
+    settings = [f"ANNOTATION.{key}={value}" for key, value in options.items()]
+    check_kill_and_resume(command, images, tmp_path, *settings)
+    pack = [sys.executable, ROOT / "datasets/prepare_text_regions.py", tmp_path / "killed", images]
+    done = run([*map(str, pack), "--output", str(tmp_path / "shards"), "--rows-per-shard", "5"])
+    assert done.returncode == 0, done.stderr
+    records = TextRegionsTsv(tmp_path / "shards")
+    assert len(records) == 24
+    assert all(len(record["captions"]) == 2 for record in map(records.__getitem__, range(24)))
+    sheet = [sys.executable, ROOT / "tools/review.py", "sheet", tmp_path / "killed", images]
+    done = run([*map(str, sheet), str(tmp_path / "sheet.html"), "--photos", "3"])
+    assert done.returncode == 0, done.stderr
+    assert "48 captions gave" in (tmp_path / "sheet.html").read_text()
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ from semsam.data.datasets.sem_seg import (
     load_cityscapes,
     load_foggy_driving,
 )
+from semsam.data.datasets.text_regions import TextRegionsTsv
 from semsam.data.datasets.visual_genome import load_visual_genome
 from semsam.data.label_maps import label_map
 
@@ -69,6 +70,7 @@ _REGION_TYPES: dict[str, Callable[..., Records]] = {
     "objects365": load_objects365,
     "v3det": load_v3det,
     "regions_tsv": RegionsTsv,
+    "text_regions_tsv": TextRegionsTsv,
     "sa1b_captions": Sa1bCaptions,
 }
 _SEM_SEG: dict[str, Any] = {"mapper": "SemSegMapper", "evaluator_type": "SemSegEvaluator"}
@@ -108,6 +110,7 @@ _NAMES = {
     "visual_genome_test": "visual_genome://{root}/visual_genome?split=test",
     "visual_genome_tsv_train": "regions_tsv://{root}/visual_genome_tsv/train",
     "visual_genome_tsv_test": "regions_tsv://{root}/visual_genome_tsv/test",
+    "generated_tsv_train": "text_regions_tsv://{root}/generated_tsv/train",
     "refcoco_unc_val": "refcoco://{root}/refer/refcoco?split=val",
     "refcoco_unc_testA": "refcoco://{root}/refer/refcoco?split=testA",
     "refcoco_unc_testB": "refcoco://{root}/refer/refcoco?split=testB",

@@ -37,13 +37,16 @@ def find_folder(name: str) -> str:
     return spec.submodule_search_locations[0]
 
 
-def load_language_model(name: str, gguf_file: str = "", pretrained: bool = True) -> nn.Module:
-    """A causal language model in float32.
+def load_language_model(
+    name: str, gguf_file: str = "", pretrained: bool = True, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """A causal language model.
 
     Args:
         name: a name on the hub, a folder that transformers saved, or ``package:NAME``.
         gguf_file: the file in it, for weights in that format.
         pretrained: load its weights; False needs its ``config.json`` alone.
+        dtype: of the weights that are loaded.
 
     Raises:
         ValueError: if it cannot be found, is damaged or is no causal language model; names it.
@@ -59,7 +62,7 @@ def load_language_model(name: str, gguf_file: str = "", pretrained: bool = True)
         if not pretrained:
             return AutoModelForCausalLM.from_config(config)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=torch.float32, output_loading_info=True, **extra
+            folder, config=config, dtype=dtype, output_loading_info=True, **extra
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"cannot load the language model '{name}': {error}") from error
