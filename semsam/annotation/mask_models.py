@@ -29,8 +29,8 @@ from .records import MaskedPhoto
 from .shards import open_photos
 
 
-class ModelMasks(MaskSource):
-    """Masks that a model finds in photos; its subclasses say how (``find_masks``).
+class FoundMasks(MaskSource):
+    """Masks that are found in photos that have none; subclasses say how (``find_masks``).
 
     Args:
         images: a folder, an image, or TSV shards, whose annotations are not read.
@@ -49,11 +49,11 @@ class ModelMasks(MaskSource):
 
 
 @MASK_SOURCE.register
-class GeneratedMasks(ModelMasks):
+class GeneratedMasks(FoundMasks):
     """Masks of everything in an image, from Semantic-SAM or SAM.
 
     Args:
-        images: see ``ModelMasks``.
+        images: see ``FoundMasks``.
         generator: with ``output_mode="coco_rle"``; its ``points_per_batch`` shrinks where memory
             runs out.
 
@@ -104,14 +104,14 @@ class GeneratedMasks(ModelMasks):
 
 
 @MASK_SOURCE.register
-class TransformersMasks(ModelMasks):
+class TransformersMasks(FoundMasks):
     """Masks of everything in an image, from a checkpoint of transformers: SAM, SAM-HQ, SAM 2, 3.
 
     Records have ``segmentation``, ``area``, ``bbox``, ``predicted_iou`` and ``crop_box``;
     transformers does not tell which click a mask is of, nor how stable it is.
 
     Args:
-        images: see ``ModelMasks``.
+        images: see ``FoundMasks``.
         model: a folder, or a name on the hub, of a model for mask generation.
         device: ``"cpu"``, ``"cuda"``, ``"auto"``.
         points_per_side: clicks on a square grid of this many a side.

@@ -21,7 +21,8 @@ def draw_result(photo: MaskedPhoto, names: Sequence[str], max_side: int = MAX_SI
     Args:
         photo: with N masks.
         names: N; an empty one is not written.
-        max_side: the photo is shrunk until its longer side has so many pixels.
+        max_side: the photo is shrunk until its longer side has so many pixels; a small one is
+            enlarged towards it, up to twice, to make room for the names.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -34,7 +35,8 @@ def draw_result(photo: MaskedPhoto, names: Sequence[str], max_side: int = MAX_SI
     for index in range(len(names)):
         bits = photo.mask(index).view(np.uint8)
         masks[index] = cv2.resize(bits, size, interpolation=cv2.INTER_NEAREST)
-    return draw_everything(image, masks, labels=list(names))
+    scale = min(2.0, max_side / max(size))
+    return draw_everything(image, masks, scale, list(names))
 
 
 def encode_png(picture: np.ndarray) -> bytes:
