@@ -36,7 +36,7 @@ REDUCTIONS = ("max", "mean")
 CHUNK = 2**22
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Classifier:
     """A vocabulary in the space of a text encoder.
 
