@@ -180,7 +180,7 @@ def test_boxes_are_drawn_and_exported_without_masks(done, tmp_path):
     output = done[1]
     picture = cv2.imread(str(output / "photo_0_semantic.png"))
     faded = cv2.imread(str(output / "photo_1_semantic.png"))
-    assert picture.shape == faded.shape == (48, 64, 3)
+    assert picture.shape == faded.shape == (96, 128, 3)
     number = export_coco(output, tmp_path / "coco.json")
     content = json.loads((tmp_path / "coco.json").read_text())
     assert number == len(content["annotations"]) > 3
