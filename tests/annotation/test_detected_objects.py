@@ -237,7 +237,7 @@ def test_grounding_dino_takes_the_same_place(models, images, tmp_path):
         "detector.family.model",
     }
     plan = describe_plan(engine)
-    assert "found by a model (DetectedObjects)" in plan
+    assert "found in each photo (DetectedObjects)" in plan
     assert "GPT2LMHeadModel" in plan
 
 
