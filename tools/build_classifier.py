@@ -19,7 +19,11 @@ from semsam.data.vocabulary import read_names
 from semsam.modeling.build import resolve_device
 from semsam.modeling.text.classifier import BACKGROUNDS, build_classifier
 from semsam.modeling.text.clip import ClipTextEncoder
+from semsam.modeling.text.sentence_encoder import SentenceEncoder
 from semsam.modeling.text.templates import TEMPLATES, clean_name, read_templates
+
+#: Encoders that are used as they are.
+KINDS = {"ClipTextEncoder": ClipTextEncoder, "SentenceEncoder": SentenceEncoder}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("names", metavar="NAMES")
     parser.add_argument("output", type=Path, metavar="OUT.safetensors")
-    parser.add_argument("--encoder", required=True, help="CLIP, as MODEL.TEXT.MODEL takes it")
+    parser.add_argument("--encoder", required=True, help="as MODEL.TEXT.MODEL takes it")
+    parser.add_argument("--kind", default="ClipTextEncoder", choices=KINDS, help="MODEL.TEXT.NAME")
     parser.add_argument(
         "--templates",
         nargs="+",
@@ -60,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         names = read_names(args.names)
         built = build_classifier(
             [clean_name(name) for name in names] if args.clean_names else names,
-            ClipTextEncoder(args.encoder, resolve_device(args.device), "--encoder"),
+            KINDS[args.kind](args.encoder, resolve_device(args.device), "--encoder"),
             read_templates(args.templates),
             average=not args.keep_sentences,
             background=args.background,

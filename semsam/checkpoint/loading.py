@@ -122,9 +122,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a whole model: our own files, or officially released ones (Semantic-SAM, SAM).
 
     A region head of which the file knows nothing keeps its initialisation, with its tokens in the
-    decoder, and so does an encoder of text prompts; a warning says so. That is how a new head
-    starts from released weights. Parts that a file of ours leaves out are loaded from where it says
-    they came from, and their digest must be the one that it states.
+    decoder, and so do an encoder of text prompts, object queries and what naming learns; a warning
+    says so. That is how a new head starts from released weights. Parts that a file of ours leaves
+    out are loaded from where it says they came from, and their digest must be the one that it
+    states.
 
     Args:
         model: filled in place.
@@ -244,20 +245,21 @@ def _fitting(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _parts_without_weights(model: nn.Module, state_dict: dict[str, Tensor]) -> list[str]:
-    """Parts that may be new to a file: heads, their tokens, and the encoder of text prompts."""
+    """Parts that may be new to a file: heads, their tokens, text prompts, object queries, names."""
 
     def holds(keys: Iterable[str], name: str) -> bool:
         return any(key.startswith(f"{name}.") for key in keys)
 
     heads = [f"region_heads.{name}" for name in getattr(model, "region_heads", {})]
     heads = [name for name in heads if not holds(state_dict, name)]
-    parts = ["decoder.text_encoder", *(["decoder.extra_tokens"] if heads else [])]
+    parts = ["decoder.text_encoder", "decoder.query_embed", "decoder.query_anchors", "naming"]
+    parts += ["decoder.extra_tokens"] if heads else []
     own = model.state_dict()
     return heads + [name for name in parts if holds(own, name) and not holds(state_dict, name)]
 
 
 def _spoken(part: str) -> str:
-    kind, name = part.split(".")
+    kind, _, name = part.partition(".")
     return f"the head '{name}'" if kind == "region_heads" else f"'{part}'"
 
 

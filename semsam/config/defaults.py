@@ -19,7 +19,9 @@ def default_cfg() -> CN:
     cfg.SEED = 42
     cfg.MODEL = _model()
     cfg.INPUT = _input()
-    cfg.DATASETS = CN({"TRAIN": (), "TEST": ()})
+    # TRAIN_SHARES: for each of TRAIN how many of sum(TRAIN_SHARES) samples are its; () takes the
+    # rows of all as if they were one data set.
+    cfg.DATASETS = CN({"TRAIN": (), "TRAIN_SHARES": (), "TEST": ()})
     cfg.DATALOADER = _dataloader()
     cfg.SOLVER = _solver()
     cfg.TEST = _test()
@@ -191,7 +193,7 @@ def _naming() -> CN:
 def _text() -> CN:
     """The text encoder that gives classes of an open vocabulary."""
     text = CN()
-    # ClipTextEncoder (frozen), or LanguageEncoder, Semantic-SAM's, which learns.
+    # ClipTextEncoder or SentenceEncoder, frozen; or LanguageEncoder, Semantic-SAM's, which learns.
     text.NAME = "ClipTextEncoder"
     # CLIP: a folder or a name on the hub; open_clip's are open_clip:ARCHITECTURE:WEIGHTS,
     # hf-hub:OWNER/NAME and local-dir:FOLDER. LanguageEncoder: its tokenizer.

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from semsam.config import CfgNode
 from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records
 from semsam.data.records import BadRecordError
-from semsam.data.samplers import InferenceSampler, TrainingSampler
+from semsam.data.samplers import InferenceSampler, MixtureSampler, TrainingSampler
 from semsam.utils import comm
 from semsam.utils.registry import Registry
 
@@ -64,11 +64,16 @@ def build_train_loader(cfg: CfgNode, start_sample: int = 0) -> DataLoader:
     seed = cfg.SEED if cfg.SEED >= 0 else comm.broadcast(secrets.randbits(32))
     sources = [(DatasetCatalog.get(name), _mapper(cfg, name, True)) for name in cfg.DATASETS.TRAIN]
     rows = TrainingRows(sources, seed, cfg.DATALOADER.MAX_BAD_FRACTION)
+    place = (seed, rank, world_size, start_sample)
+    sampler: Sampler[tuple[int, int]] = TrainingSampler(len(rows), *place)
+    if cfg.DATASETS.TRAIN_SHARES:
+        sizes = [len(records) for records, _ in sources]
+        sampler = MixtureSampler(sizes, cfg.DATASETS.TRAIN_SHARES, *place)
     _allow_many_files()
     return DataLoader(
         rows,
         batch_size=total // parts,
-        sampler=TrainingSampler(len(rows), seed, rank, world_size, start_sample),
+        sampler=sampler,
         collate_fn=list,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         # A generator of its own: iterating must not move the global one.
