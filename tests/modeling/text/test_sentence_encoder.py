@@ -49,5 +49,5 @@ def test_the_configuration_names_it_and_classifiers_know_whose_they_are(folder):
 
 
 def test_a_missing_model_is_named_with_its_key():
-    with pytest.raises(RuntimeError, match="encoder: cannot load './nowhere'"):
+    with pytest.raises(RuntimeError, match=r"encoder: cannot load '\./nowhere'"):
         SentenceEncoder("./nowhere", key="encoder")
