@@ -181,7 +181,8 @@ def _sparse_matrix(
 ) -> _Matrix:
     """A matrix of whole weights: ``number`` a sum, and counted in ``1 / units`` of it."""
     owner = np.repeat(np.arange(len(number)), number)
-    largest = np.bincount(owner, np.abs(weights)).max() * _MIDDLE
+    # In its unit, the most that a sum can be on its way, and with its bias if it fits 8 bits.
+    largest = max(np.bincount(owner, np.abs(weights)).max() * _MIDDLE, units.max() * 256)
     dtype = torch.float32 if largest <= _EXACT else torch.float64
     # What the shift by _MIDDLE has taken off, and a half to round by.
     bias = np.bincount(owner, weights, len(number)) / units * _MIDDLE + 0.5
