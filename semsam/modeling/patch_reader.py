@@ -24,8 +24,8 @@ class PatchReader:
     """Reads patches as transformers' image processor does on a CPU, to the bit, on any device.
 
     On a GPU all patches are resized by two products of sparse matrices, and what the crop would
-    drop is not computed. On a CPU torch's kernel, a patch at a time, takes half as long, unless
-    the crop drops most of what it makes.
+    drop is not computed. On a CPU torch's kernel, a patch at a time, takes less than half as long,
+    unless the crop drops most of what it makes.
 
     Args:
         processor: transformers' image processor, of its torchvision backend.
