@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from semsam.modeling.pretrained import load_model, load_processor, pixel_values, vision_batch_size
+from semsam.modeling.patch_reader import PatchReader
+from semsam.modeling.pretrained import load_model, load_processor, vision_batch_size
 from semsam.utils.batching import Batches
 
 
@@ -41,6 +42,7 @@ class BlipCaptioner:
 
     Raises:
         RuntimeError: if it cannot be loaded.
+        ValueError: if its processor does what ``PatchReader`` does not.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class BlipCaptioner:
         for layer in self.model.vision_model.encoder.layers:
             layer.self_attn = _Attention(layer.self_attn)
         self._processor = load_processor(BlipProcessor, name, key)
+        self._reader = PatchReader(self._processor.image_processor)
         self._device = device
         self._max_new_tokens = max_new_tokens
         self._batches = Batches(batch_size, "the captioner")
@@ -91,5 +94,5 @@ class BlipCaptioner:
         return ids.tolist()
 
     def _encode(self, patches: Sequence[Tensor]) -> Tensor:
-        pixels = pixel_values(self._processor.image_processor, patches)
+        pixels = self._reader(patches)
         return self.model.vision_model(pixels.to(self._device, self.model.dtype))[0]

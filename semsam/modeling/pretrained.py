@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 #: What says which processor or tokenizer a folder holds, if not its config.json.
@@ -89,25 +89,6 @@ def load_processor(loader: Any, name: str, key: str, **kwargs: Any) -> Any:
         return loader.from_pretrained(name, **kwargs)
     except (OSError, ValueError, TypeError) as error:
         raise _unusable(name, key, error) from error
-
-
-def pixel_values(processor: Any, patches: Sequence[Tensor]) -> Tensor:
-    """(N, 3, h, w) input of a transformers model.
-
-    Args:
-        processor: transformers' image processor.
-        patches: N of (3, h, w) uint8.
-    """
-    # One by one: resized by its short side, a patch of two pixels by a thousand is large. Of one
-    # three pixels high the layout could not be told from the shape.
-    return torch.cat(
-        [
-            processor(images=patch, input_data_format="channels_first", return_tensors="pt")[
-                "pixel_values"
-            ]
-            for patch in patches
-        ]
-    )
 
 
 def _check_folder(name: str, wanted: Sequence[str]) -> None:

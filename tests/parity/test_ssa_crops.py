@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from semsam.annotation.crops import cut, image_tensor, patch_boxes
-from semsam.modeling.pretrained import pixel_values
+from semsam.modeling.patch_reader import PatchReader
 
 from .golden import GOLDEN
 
@@ -70,6 +70,6 @@ def test_models_read_of_patches_what_they_read_in_the_original(model):
         keys = [key for key in stored if key.startswith(f"{model}_")]
         processor = AutoProcessor.from_pretrained(SSA / "engine/models_base" / model)
         given = [patches()[key.removeprefix(f"{model}_")] for key in keys]
-        found = pixel_values(processor.image_processor, given)
+        found = PatchReader(processor.image_processor)(given)
         for key, values in zip(keys, found, strict=True):
             torch.testing.assert_close(values[None], torch.from_numpy(stored[key]))

@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 from semsam.config import CfgNode, configurable
 
 from ..build import TEXT_ENCODER, resolve_device
-from ..pretrained import compute_dtype, load_model, load_processor, pixel_values
+from ..patch_reader import PatchReader
+from ..pretrained import compute_dtype, load_model, load_processor
 from .encoder import encoder_name, model_label
 from .features import tokenize
 
@@ -59,6 +60,7 @@ class TransformersClip:
 
     Raises:
         RuntimeError: if it cannot be loaded.
+        ValueError: if its processor does what ``PatchReader`` does not.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class TransformersClip:
 
         self.device = device
         self.model = load_model(CLIPModel, name, key, device, dtype)
-        self._processor = load_processor(CLIPProcessor, name, key)
+        processor = load_processor(CLIPProcessor, name, key)
+        self._tokenizer = processor.tokenizer
+        self._reader = PatchReader(processor.image_processor)
         self._limit = self.model.config.text_config.max_position_embeddings
         self.dim = self.model.config.projection_dim
         self.logit_scale = float(self.model.logit_scale.exp())
@@ -76,14 +80,14 @@ class TransformersClip:
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """As ``ClipEncoder``."""
-        tokens = tokenize(self._processor.tokenizer, texts, self._limit)
+        tokens = tokenize(self._tokenizer, texts, self._limit)
         output = self.model.get_text_features(**tokens.to(self.device))
         return normalize(output.pooler_output.float(), dim=-1)
 
     @torch.inference_mode()
     def encode_images(self, patches: Sequence[Tensor]) -> Tensor:
         """As ``ClipEncoder``."""
-        pixels = pixel_values(self._processor.image_processor, patches)
+        pixels = self._reader(patches)
         output = self.model.get_image_features(pixels.to(self.device, self.model.dtype))
         return normalize(output.pooler_output.float(), dim=-1)
 
@@ -169,7 +173,7 @@ def load_clip(
 
     Raises:
         RuntimeError: if it cannot be loaded.
-        ValueError: if the name is incomplete.
+        ValueError: if the name is incomplete, or as ``TransformersClip`` says.
     """
     loader = OpenClip if name.startswith(OPEN_CLIP_PREFIXES) else TransformersClip
     return loader(name, device, key, dtype)
