@@ -61,7 +61,7 @@ def _names(sentence: str, find_phrases: FindPhrases) -> list[str]:
     # Where most items are names it is a list, else words between commas may be anything.
     if 2 * sum(is_named) <= len(items):
         items, pieces, is_named = [sentence], [[]], [False]
-    names = []
+    names: list[str] = []
     for item, its, named in zip(items, pieces, is_named, strict=True):
         names += its if named else _phrases(item, find_phrases)
     return [normalize_name(name) for name in names]

@@ -132,6 +132,16 @@ def test_photos_of_a_batch_do_not_disturb_each_other(models, images, name):
         np.testing.assert_allclose([f.score for f in boxes], [f.score for f in alone], atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["dino", "owl", "owl2"])
+def test_half_the_precision_finds_about_the_same(models, images, name, dtype):
+    half = ZeroShotDetector(models[name], CPU, threshold=0.0, dtype=dtype)
+    assert half.family.model.dtype == dtype
+    best = make(models[name])(images[:1], [PHRASES])[0][0]
+    found = half(images[:1], [PHRASES])[0]
+    assert any(abs(f.score - best.score) < 0.1 for f in found)
+
+
 def test_nothing_to_look_for_is_found_nowhere(models, images):
     assert make(models["owl2"])(images, [[], [], []]) == [[], [], []]
     assert make(models["owl2"])([], []) == []
