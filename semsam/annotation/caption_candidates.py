@@ -32,20 +32,24 @@ class CandidateFinder:
     """Asks a language model about captions, and reads its answers.
 
     Args:
-        write: prompts -> the texts that follow on them, such as ``TextWriter``.
-        templates: prompts with a pair of braces for the caption; may be none.
+        write: prompts -> the texts that follow on them, such as ``TextWriter``; None without
+            templates.
+        templates: prompts with a pair of braces for the caption; without any the captions' own
+            words are all candidates.
         find_phrases: noun phrases of sentences, such as ``NounPhrases``.
 
     Raises:
-        ValueError: if a template has no place for the caption.
+        ValueError: if a template has no place for the caption, or nobody answers it.
     """
 
     def __init__(
         self,
-        write: Callable[[Sequence[str]], list[str]],
+        write: Callable[[Sequence[str]], list[str]] | None,
         templates: Sequence[str],
         find_phrases: FindPhrases,
     ) -> None:
+        if templates and write is None:
+            raise ValueError("templates need a language model")
         for template in templates:
             if template.count("{}") != 1:
                 raise ValueError(f"a template has one {{}} for the caption, got '{template}'")
@@ -69,7 +73,7 @@ class CandidateFinder:
             for caption in its_captions
             for template in self.templates
         ]
-        texts = iter(self.write(prompts)) if prompts else iter(())
+        texts = iter(self.write(prompts) if prompts and self.write else [])
         found = []
         for its_captions in captions:
             sources: dict[str, list[tuple[int, int | None]]] = {}

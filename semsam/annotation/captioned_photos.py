@@ -56,7 +56,8 @@ class CaptionedPhotos(MaskSource):
                     f"'{next(iter(self._captions), '')}', are not those of the photos, such as "
                     f"'{items[0].name}'"
                 )
-            return items
+            # A changed json is noticed, as a changed text is.
+            return [replace(item, masks=Path(self._file)) for item in items]
         return [_with_text(item) for item in items]
 
     def read(self, item: Item) -> MaskedPhoto:
@@ -99,7 +100,7 @@ def _in_row(column: bytes) -> list[str]:
 
 
 def _with_text(item: Item) -> Item:
-    """A file with the text beside it, so that a changed text is noticed."""
+    """A file with the text beside it."""
     if isinstance(item.image, Path) and (text := item.image.with_suffix(".txt")).is_file():
         return replace(item, masks=text)
     return item

@@ -58,18 +58,20 @@ class DetectedObjects(FoundMasks):
         dtype = read_dtype(cfg.ANNOTATION.DTYPE, "ANNOTATION.DTYPE")
         # Before models are loaded: captions that do not fit are known in a second.
         photos = CaptionedPhotos(images, node.CAPTIONS, node.MAX_CAPTIONS)
-        writer = TextWriter(
-            node.LANGUAGE_MODEL,
-            device,
-            "ANNOTATION.DATA_ENGINE.LANGUAGE_MODEL",
-            gguf_file=node.GGUF_FILE,
-            chat=node.CHAT,
-            max_new_tokens=node.MAX_NEW_TOKENS,
-            num_beams=node.NUM_BEAMS,
-            repetition_penalty=node.REPETITION_PENALTY,
-            batch_size=node.LANGUAGE_BATCH_SIZE,
-            dtype=dtype,
-        )
+        writer = None
+        if node.TEMPLATES:
+            writer = TextWriter(
+                node.LANGUAGE_MODEL,
+                device,
+                "ANNOTATION.DATA_ENGINE.LANGUAGE_MODEL",
+                gguf_file=node.GGUF_FILE,
+                chat=node.CHAT,
+                max_new_tokens=node.MAX_NEW_TOKENS,
+                num_beams=node.NUM_BEAMS,
+                repetition_penalty=node.REPETITION_PENALTY,
+                batch_size=node.LANGUAGE_BATCH_SIZE,
+                dtype=dtype,
+            )
         detector = ZeroShotDetector(
             node.DETECTOR,
             device,
@@ -86,7 +88,10 @@ class DetectedObjects(FoundMasks):
                 writer, node.TEMPLATES, NounPhrases(node.SPACY_MODEL)
             ),
             "detector": detector,
-            "made_by": {"language_model": node.LANGUAGE_MODEL, "detector": node.DETECTOR},
+            "made_by": {
+                "language_model": node.LANGUAGE_MODEL if writer else "",
+                "detector": node.DETECTOR,
+            },
         }
 
     def find_masks(self, photos: Sequence[MaskedPhoto]) -> list[MaskedPhoto]:

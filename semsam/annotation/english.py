@@ -64,17 +64,17 @@ _MEN_THAT_ARE_NONE = _words("abdomen acumen omen ramen regimen semen specimen st
 #: Words that no name holds: where one stands there is more than a name.
 _FUNCTION_WORDS = _words(
     """
-    about above across after against along also although am among an and around as at be because
-    been before behind being below beneath beside between beyond but by can cannot could did do
-    does doing down during each etc except for from get gets getting give gives go goes going
-    had has have having he her here him himself his holding how i if in inside into is it it's
-    its itself let like looking made make makes may me might must my near next no nor not of off
-    on onto or our out outside over per playing posing probably quite see seen shall she should
-    shown shows since so sorry such taking than that that's the their them themselves then there
-    there's therefore these they this those though through throughout to together too toward
-    towards under underneath unless until up upon us using very via was we wearing were what
-    when where whether which while who whom whose why will with within without would yes you
-    your yours
+    about above across after against ai along also although am among an and around as at be
+    because been before behind being below beneath beside between beyond but by can cannot
+    certainly could did do does doing down during each etc except for from get gets getting give
+    gives go goes going had has have having he her here him himself his holding how i if in
+    inside into is it it's its itself let like looking made make makes may me might must my near
+    next no nor not of off ok okay on onto or our out outside over per playing please posing
+    probably quite see seen shall she should shown shows since so sorry such sure taking than
+    thanks that that's the their them themselves then there there's therefore these they this
+    those though through throughout to together too toward towards under underneath unless until
+    up upon us using very via was we wearing were what when where whether which while who whom
+    whose why will with within without would yes you your yours
     """
 )
 #: Words that may stand before a name and are no part of it.
@@ -101,30 +101,30 @@ _QUALITIES = _words(
 #: Last words of names that are no thing with a place in a photo.
 _ABSTRACT = _words(
     """
-    ability act action activity afternoon age ai aim air amount angle answer anybody anyone
+    ability act action activity afternoon age aim air amount angle answer anybody anyone
     anything anywhere appearance arrangement aspect assistant atmosphere attention attribute
     background balance beauty beginning blur bunch caption case category cause center centre
     chance change choice class classification close-up closeup collection color colour
-    combination comfort composition concept condition content context contrast couple culture
-    day daytime deal depth description detail difference direction distance dozen effect element
-    emotion end energy environment evening event everybody everyone everything example exception
-    experience expression fact fear feature feeling focus foreground form format front fun
-    function future genre group half happiness harmony height help history holiday hour hue idea
-    image impression information instance instruction interaction interior item joy kilogram
-    kilometer kind language left length level life lifestyle lighting list liter litre location
-    look lot love luck majority manner material matter meaning meantime memory method middle
-    minute mode moment month mood morning motion movement name nature need night nobody none
-    noon note nothing noun number object observation occasion opinion option order orientation
-    ounce output pair past pattern perspective phase photo photograph photography phrase picture
-    plenty plural point portion pose position possibility posture pound presence present problem
-    process purpose quality quantity question race range rank reason relation relationship
-    response rest result right role row rule scenario scene scenery season selection sense
-    sentence sequence series setting shape sharpness shot show side sight silence situation size
-    skill slice snapshot somebody someone something somewhere sort sound space speech speed
-    sport standing state step structure subject sum summary summer surrounding task technique
-    tennis term text texture theme thing thought time title tone topic total truth type use
-    value variety version vibe view visual way weather week weekend weight while width winter
-    world year zoom
+    combination comfort comma composition concept condition content context contrast couple
+    culture day daytime deal depth description detail difference direction distance dozen effect
+    element emotion end energy environment evening event everybody everyone everything example
+    exception experience expression fact fear feature feeling focus foreground form format front
+    fun function future genre group half happiness harmony height help history holiday hour hue
+    idea image impression information instance instruction interaction interior item joy
+    kilogram kilometer kind language left length level life lifestyle lighting list liter litre
+    location look lot love luck majority manner material matter meaning meantime memory method
+    middle minute mode moment month mood morning motion movement name nature need night nobody
+    none noon note nothing noun number object observation occasion opinion option order
+    orientation ounce output pair past pattern perspective phase photo photograph photography
+    phrase picture plenty plural point portion pose position possibility posture pound presence
+    present problem process prompt purpose quality quantity query question race range rank
+    reason relation relationship response rest result right role row rule scenario scene scenery
+    season selection sense sentence sequence series setting shape sharpness shot show side sight
+    silence situation size skill slice snapshot somebody someone something somewhere sort sound
+    space speech speed sport standing state step structure subject sum summary summer
+    surrounding synonym task technique template tennis term text texture theme thing thought
+    time title tone topic total truth type use value variety version vibe view visual way
+    weather week weekend weight while width winter world year zoom
     """
 )
 #: Words that name a thing behind another word alone: ``tank top``, ``chess piece``.

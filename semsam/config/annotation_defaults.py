@@ -151,7 +151,8 @@ def _data_engine() -> CN:
     node.GGUF_FILE = ""
     # Put prompts to it as a user's messages; else it continues them up to an empty line.
     node.CHAT = False
-    # Prompts with {} for the caption; each is asked of each caption.
+    # Prompts with {} for the caption; each is asked of each caption. Without any no language model
+    # is loaded, and the captions' own words are looked for.
     node.TEMPLATES = []
     # Longest answer in tokens.
     node.MAX_NEW_TOKENS = 40

@@ -14,6 +14,8 @@ from transformers import (
     GroundingDinoForObjectDetection,
     GroundingDinoImageProcessor,
     GroundingDinoProcessor,
+    MMGroundingDinoConfig,
+    MMGroundingDinoForObjectDetection,
     Owlv2Config,
     Owlv2ForObjectDetection,
     Owlv2ImageProcessor,
@@ -67,8 +69,8 @@ def bert_tokenizer() -> BertTokenizer:
     return BertTokenizer(vocab=vocabulary)
 
 
-def write_grounding_dino(folder: Path, max_text_len: int = 64) -> str:
-    """Grounding DINO of one layer, on a Swin of two stages."""
+def write_grounding_dino(folder: Path, max_text_len: int = 64, is_mm: bool = False) -> str:
+    """Grounding DINO, or MMDetection's, of one layer, on a Swin of two stages."""
     backbone = SwinConfig(
         embed_dim=16,
         depths=[1, 1],
@@ -78,7 +80,11 @@ def write_grounding_dino(folder: Path, max_text_len: int = 64) -> str:
         out_features=["stage1", "stage2"],
     )
     text = BertConfig(vocab_size=1030, max_position_embeddings=max_text_len, **TOWER)
-    config = GroundingDinoConfig(
+    config_class, model_class = {
+        False: (GroundingDinoConfig, GroundingDinoForObjectDetection),
+        True: (MMGroundingDinoConfig, MMGroundingDinoForObjectDetection),
+    }[is_mm]
+    config = config_class(
         backbone_config=backbone,
         text_config=text,
         num_queries=12,
@@ -96,7 +102,7 @@ def write_grounding_dino(folder: Path, max_text_len: int = 64) -> str:
         dropout=0.0,
     )
     torch.manual_seed(0)
-    shake(GroundingDinoForObjectDetection(config)).save_pretrained(folder)
+    shake(model_class(config)).save_pretrained(folder)
     size = {"shortest_edge": 64, "longest_edge": 96}
     images = GroundingDinoImageProcessor(size=size)
     GroundingDinoProcessor(images, bert_tokenizer()).save_pretrained(folder)

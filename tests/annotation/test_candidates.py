@@ -70,6 +70,32 @@ WRITTEN = {
     "nothing": ("  \n ", []),
     "names too long": ("a very long and winding description that never comes to an end " * 3, []),
     "other letters": ("caf\u00e9 table, jalape\u00f1os", ["caf\u00e9 table", "jalape\u00f1o"]),
+    "its task": (
+        "List the objects in the photo, separated by commas: cat, dog\nAnswer with single nouns.",
+        ["cat", "dog"],
+    ),
+    "politeness": (
+        "Sure! Here are ten things you could point at in this picture:\n1. A cat\n2. The keyboard",
+        ["cat", "keyboard"],
+    ),
+    "a model that speaks of itself": (
+        "As an AI language model, I cannot see images, but typical objects include: bench, tree.",
+        ["bench", "tree"],
+    ),
+    "explanations after bullets": (
+        "might be present in the image:\n\n* **Cat** - the main subject\n* **Laptop** - below it",
+        ["cat", "laptop"],
+    ),
+    "sentences after numbers": (
+        "1. Cat: The cat is the main subject of the photo. It has fur, ears, and a tail.",
+        ["cat", "fur", "ear", "tail"],
+    ),
+    "guesses": (
+        "The image likely contains a cat, a laptop, possibly a desk or table, and maybe a window.",
+        ["cat", "laptop", "desk", "table", "window"],
+    ),
+    "json": ('{"objects": ["cat", "laptop"]}', ["cat", "laptop"]),
+    "choices": ("cat/kitten; laptop", ["cat", "kitten", "laptop"]),
     "a refusal": ("I'm sorry, but as an AI I can't see the image.", []),
 }  # fmt: skip
 

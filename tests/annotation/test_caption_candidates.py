@@ -43,12 +43,14 @@ def test_candidates_are_the_captions_and_the_models_with_where_they_come_from(no
 
 
 def test_without_templates_the_captions_own_words_remain(noun_phrases):
-    find = CandidateFinder(Listed(), [], noun_phrases)
+    find = CandidateFinder(None, [], noun_phrases)
     assert [[c.name for c in photo] for photo in find([["a red car"], []])] == [
         ["red car", "car"],
         [],
     ]
     assert find([]) == []
+    with pytest.raises(ValueError, match="need a language model"):
+        CandidateFinder(None, ["{}"], noun_phrases)
 
 
 def test_a_caption_names_its_phrases_and_the_nouns_that_they_end_in(noun_phrases):

@@ -45,6 +45,8 @@ def test_captions_come_from_a_coco_json(images, coco_json):
         "photo_2": ["a car"],
     }
     assert source.load(source.items()[1]).annotations == []
+    # A changed json is changed input.
+    assert source.items()[0].file_sizes()[1] == coco_json.stat().st_size
     first = CaptionedPhotos(images, coco_json, max_captions=1)
     assert captions_of(first)["photo_1"] == ["a dog on a street"]
 

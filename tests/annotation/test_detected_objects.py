@@ -241,6 +241,15 @@ def test_grounding_dino_takes_the_same_place(models, images, tmp_path):
     assert "GPT2LMHeadModel" in plan
 
 
+def test_without_templates_no_language_model_is_loaded(models, images, tmp_path):
+    cfg = make_cfg(models, TEMPLATES=[], LANGUAGE_MODEL="/nowhere/to/be/found")
+    build_engine(cfg, images).run(tmp_path / "out")
+    photo = results(tmp_path / "out")["photo_0"]
+    assert [candidate["name"] for candidate in photo["candidates"]] == ["man", "street"]
+    assert photo["generated_by"]["language_model"] == ""
+    assert "a man on a street" in photo["text_embeddings"]["texts"]
+
+
 def test_the_company_of_a_group_decides_nothing_but_the_rounding(models, images, tmp_path):
     cfg = make_cfg(models)
     build_engine(cfg, images).run(tmp_path / "four")

@@ -18,6 +18,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("detectors")
     return {
         "dino": write_grounding_dino(folder / "dino"),
+        "mm": write_grounding_dino(folder / "mm", is_mm=True),
         "owl": write_owl(folder / "owl", 1),
         "owl2": write_owl(folder / "owl2", 2),
     }
@@ -122,7 +123,7 @@ def test_phrases_beyond_the_limit_of_the_text_become_further_texts(tmp_path, ima
         np.testing.assert_allclose(own, [f.box for f in boxes], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["dino", "owl", "owl2"])
+@pytest.mark.parametrize("name", ["dino", "mm", "owl", "owl2"])
 def test_photos_of_a_batch_do_not_disturb_each_other(models, images, name):
     phrases = [PHRASES, [], ["car"]]
     together = make(models[name], batch_size=4)(images, phrases)
@@ -130,6 +131,16 @@ def test_photos_of_a_batch_do_not_disturb_each_other(models, images, name):
     for image, its_phrases, boxes in zip(images, phrases, together, strict=True):
         alone = make(models[name])([image], [its_phrases])[0]
         np.testing.assert_allclose([f.score for f in boxes], [f.score for f in alone], atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["dino", "mm", "owl", "owl2"])
+def test_half_the_precision_finds_about_the_same(models, images, name, dtype):
+    half = ZeroShotDetector(models[name], CPU, threshold=0.0, dtype=dtype)
+    assert half.family.model.dtype == dtype
+    best = make(models[name])(images[:1], [PHRASES])[0][0]
+    found = half(images[:1], [PHRASES])[0]
+    assert any(abs(f.score - best.score) < 0.1 for f in found)
 
 
 def test_nothing_to_look_for_is_found_nowhere(models, images):

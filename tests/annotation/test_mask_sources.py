@@ -15,6 +15,7 @@ from semsam.inference import AutomaticMaskGenerator
 from semsam.modeling import build_model
 
 from ..tiny import perturb, tiny_sam_cfg
+from .detector_models import write_language_model, write_owl
 from .models import write_clip
 from .photos import SIZE, pack_photos, rectangles, write_photo, write_photos
 from .sam_models import write_sam, write_sam2, write_sam3
@@ -309,16 +310,20 @@ def test_every_source_is_built_from_the_configuration(
     torch.save(build_model(cfg).state_dict(), run / "model_final.pth")
     models = {"GeneratedMasks": str(run), "TransformersMasks": transformers_sam}
     photos = {"TsvMasks": tmp_path / "shards"}
-    for name in ("Sa1bMasks", "CocoMasks", "TsvMasks", *models):
+    writer, detector = write_language_model(tmp_path / "lm"), write_owl(tmp_path / "owl")
+    sources = {"Sa1bMasks", "CocoMasks", "TsvMasks", "DetectedObjects", *models}
+    for name in sources:
         cfg = get_cfg()
         cfg.MODEL.DEVICE = "cpu"
         cfg.ANNOTATION.MASKS.NAME = name
         cfg.ANNOTATION.MASKS.ANNOTATIONS = str(coco_json[0])
         cfg.ANNOTATION.MASKS.MODEL = models.get(name, "")
+        cfg.ANNOTATION.DATA_ENGINE.LANGUAGE_MODEL = writer
+        cfg.ANNOTATION.DATA_ENGINE.DETECTOR = detector
         source = build_mask_source(cfg, photos.get(name, images))
         assert names(source) == ["photo_0", "photo_1", "photo_2"]
     # Projects add theirs.
-    assert {"Sa1bMasks", "CocoMasks", "TsvMasks", *models} <= set(MASK_SOURCE)
+    assert sources <= set(MASK_SOURCE)
 
 
 def test_a_photo_is_read_upright(tmp_path):

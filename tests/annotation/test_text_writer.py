@@ -82,6 +82,12 @@ def test_a_penalty_for_repetitions_lets_words_vary(folder):
     assert shares[0] < shares[1]
 
 
+def test_weights_are_of_the_type_that_is_asked_for(folder):
+    writer = make(folder, dtype=torch.bfloat16)
+    assert writer.model.dtype == torch.bfloat16
+    assert len(writer(PROMPTS)) == 3
+
+
 def test_beams_find_texts_too(folder):
     assert len(make(folder, num_beams=3)(PROMPTS)) == 3
 
