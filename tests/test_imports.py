@@ -66,7 +66,7 @@ def test_every_package_that_the_code_imports_is_declared(folder, monkeypatch):
     monkeypatch.chdir(ROOT)
     runpy.run_path("setup.py")
     groups = [arguments["install_requires"], *arguments["extras_require"].values()]
-    declared = {re.split("[<>=]", line)[0] for group in groups for line in group}
+    declared = {re.split(r"[<>=[]", line)[0] for group in groups for line in group}
     distributions = metadata.packages_distributions()
     # detectron2 cannot be declared: it is built from source, by those who want the bridge.
     imported = imported_packages(ROOT / folder) - {"detectron2"}

@@ -1,12 +1,11 @@
-r"""IoU of a segmenter, and of the same after masks have voted, on a dataset.
+r"""IoU of a segmenter, and of the same after masks have voted (SSA), on a dataset.
 
-    python tools/annotate.py --config-file configs/ssa/closed_cityscapes.yaml \
-        cityscapes/leftImg8bit/val results
     python tools/evaluate_labels.py --config-file configs/ssa/closed_cityscapes.yaml \
         --dataset cityscapes://cityscapes --results results
 
-The segmenter is the first of ANNOTATION.CLOSED_SET.SEGMENTERS. Without --results it is evaluated
-alone; with --results-only the results are, and no model is needed.
+The segmenter is the first of ANNOTATION.CLOSED_SET.SEGMENTERS. Photos without a file in --results
+are annotated first, as by tools/annotate.py, so that an interrupted run goes on. Without --results
+the segmenter is evaluated alone; with --results-only the files are, and no model is needed.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from semsam.annotation.closed_set import build_segmenters
+from semsam.annotation.engine import build_engine
 from semsam.annotation.records import RESULT_SUFFIX
 from semsam.config import CfgNode, load_cfg
-from semsam.data import MetadataCatalog
+from semsam.data import DatasetCatalog, MetadataCatalog
 from semsam.data.photos import Photos
 from semsam.data.semantic_mask import read_semantic_mask
 from semsam.engine import launch
@@ -40,8 +40,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--config-file", required=True, help="yaml file of the annotation")
     parser.add_argument("--dataset", required=True, help="registered name or scheme://PATH")
-    parser.add_argument("--results", help="folder that tools/annotate.py has written")
-    parser.add_argument("--results-only", action="store_true", help="leave the segmenter out")
+    parser.add_argument(
+        "--results", help="folder of SSA's results; what it lacks is added, by the configuration"
+    )
+    parser.add_argument(
+        "--results-only", action="store_true", help="evaluate what --results has, add nothing"
+    )
     parser.add_argument("--output", help="json file for the numbers")
     parser.add_argument(
         "--num-gpus", type=int, default=1, help="workers; CPU processes without GPU"
@@ -60,6 +64,8 @@ def main(args: argparse.Namespace) -> None:
     results: Results = {}
     if not args.results_only:
         results |= evaluate(cfg, args.dataset, "segmenter", segmenter(cfg, args.dataset))
+    if args.results and not args.results_only:
+        build_engine(cfg, photo_folder(args.dataset)).run(args.results)
     if args.results:
         results |= evaluate(cfg, args.dataset, "SSA", reader(Path(args.results)))
     print_table(results)
@@ -90,6 +96,26 @@ def segmenter(cfg: CfgNode, dataset: str) -> Callable[[Batch], list[dict[str, An
         return [{"sem_seg": labels} for labels in maps]
 
     return segment
+
+
+def photo_folder(dataset: str) -> Path:
+    """The folder in which the photos of a dataset are called by their ``image_id``.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+    folders = set()
+    for record in DatasetCatalog.get(dataset):
+        stem, name = Path(record["file_name"]).with_suffix(""), Path(str(record["image_id"]))
+        folder = stem.parents[len(name.parts) - 1]
+        if folder / name != stem:
+            raise ValueError(
+                f"'{record['file_name']}' is not called by its image_id '{name}', as results are"
+            )
+        folders.add(folder)
+    if len(folders) != 1:
+        raise ValueError(f"the photos of '{dataset}' lie in {len(folders)} folders, not in one")
+    return folders.pop()
 
 
 def reader(folder: Path) -> Callable[[Batch], list[dict[str, Any]]]:

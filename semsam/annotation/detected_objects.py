@@ -14,7 +14,7 @@ from .build import MASK_SOURCE
 from .caption_candidates import Candidate, CandidateFinder
 from .captioned_photos import CaptionedPhotos
 from .detectors import Detection, ZeroShotDetector
-from .mask_models import ModelMasks
+from .mask_models import FoundMasks
 from .noun_phrases import NounPhrases
 from .pretrained import configured_dtype
 from .records import MaskedPhoto
@@ -22,7 +22,7 @@ from .text_writer import TextWriter
 
 
 @MASK_SOURCE.register
-class DetectedObjects(ModelMasks):
+class DetectedObjects(FoundMasks):
     """Annotations with a box and no mask, found by a detector that is told what to look for.
 
     A photo's fields are ``captions``; ``candidates``, names and where each comes from (see

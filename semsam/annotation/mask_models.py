@@ -29,8 +29,8 @@ from .records import MaskedPhoto
 from .shards import open_photos
 
 
-class ModelMasks(MaskSource):
-    """Masks that a model finds in photos; its subclasses say how (``find_masks``).
+class FoundMasks(MaskSource):
+    """Masks that are found in photos that have none; subclasses say how (``find_masks``).
 
     Args:
         photos: without masks.
@@ -49,7 +49,7 @@ class ModelMasks(MaskSource):
 
 
 @MASK_SOURCE.register
-class GeneratedMasks(ModelMasks):
+class GeneratedMasks(FoundMasks):
     """Masks of everything in an image, from Semantic-SAM or SAM.
 
     Args:
@@ -106,7 +106,7 @@ class GeneratedMasks(ModelMasks):
 
 
 @MASK_SOURCE.register
-class TransformersMasks(ModelMasks):
+class TransformersMasks(FoundMasks):
     """Masks of everything in an image, from a checkpoint of transformers: SAM, SAM-HQ, SAM 2, 3.
 
     Records have ``segmentation``, ``area``, ``bbox``, ``predicted_iou`` and ``crop_box``;

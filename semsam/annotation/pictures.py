@@ -21,7 +21,8 @@ def draw_result(photo: MaskedPhoto, names: Sequence[str], max_side: int = MAX_SI
     Args:
         photo: with N annotations.
         names: N; an empty one is not written.
-        max_side: the photo is shrunk until its longer side has so many pixels.
+        max_side: the photo is shrunk until its longer side has so many pixels; a small one is
+            enlarged towards it, up to twice, to make room for the names.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -35,12 +36,13 @@ def draw_result(photo: MaskedPhoto, names: Sequence[str], max_side: int = MAX_SI
     for index in set(range(len(names))).difference(boxes):
         bits = photo.mask(index).view(np.uint8)
         masks[index] = cv2.resize(bits, size, interpolation=cv2.INTER_NEAREST)
-    picture = draw_everything(image, masks, labels=list(names))
+    scale = min(2.0, max_side / max(size))
+    picture = draw_everything(image, masks, scale, list(names))
     if not boxes:
         return picture
     corners = np.array([photo.annotations[i]["bbox"] for i in boxes], dtype=float)
     corners[:, 2:] += corners[:, :2]
-    corners *= np.tile(np.divide(size, (width, height)), 2)
+    corners *= np.tile(np.divide(picture.shape[1::-1], (width, height)), 2)
     colors = [distinct_color(index) for index in boxes]
     labels = [names[index] for index in boxes]
     return Visualizer(picture).draw_boxes(corners, colors, labels).image

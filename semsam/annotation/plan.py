@@ -9,7 +9,7 @@ from semsam.utils import comm
 
 from .engine import AnnotationEngine
 from .manifest import find_models, model_bytes
-from .mask_models import ModelMasks
+from .mask_models import FoundMasks
 
 #: Photos whose masks are counted where there are too many files to read them all.
 _SAMPLE = 20
@@ -45,8 +45,8 @@ def describe_plan(engine: AnnotationEngine) -> str:
 
 
 def _count_masks(engine: AnnotationEngine, items: Any) -> str:
-    if isinstance(engine.masks, ModelMasks):
-        return "found by a model"
+    if isinstance(engine.masks, FoundMasks):
+        return "found in each photo"
     known = engine.masks.count_masks()
     if known is not None:
         return str(known)

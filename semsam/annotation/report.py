@@ -36,7 +36,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.bar { width: 22rem; } td.bar div { background: #5b7fd6; height: .8rem; border-radius: 2px; }
 figure { margin: 1.5rem 0; display: grid; grid-template-columns: minmax(0, 3fr) 2fr; gap: 1rem; }
 figure img { max-width: 100%; max-height: 36rem; border-radius: 4px; }
-figcaption { font-size: 13px; overflow: auto; }
+figcaption { font-size: 13px; overflow: auto; max-height: 36rem; }
 @media (max-width: 45rem) { figure { grid-template-columns: 1fr; } }
 """
 

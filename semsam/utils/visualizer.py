@@ -19,6 +19,8 @@ Color = tuple[int, int, int]
 _CLICK_COLORS: dict[int, Color] = {1: (46, 204, 113), 0: (231, 76, 60)}
 _WHITE, _INK = (255, 255, 255), (24, 24, 28)
 _GAP = 12
+#: How far from its place a label may go, in heights of its plate.
+_LABEL_REACH = 3
 
 
 def distinct_color(index: int) -> Color:
@@ -90,21 +92,27 @@ class Visualizer:
         Args:
             masks: (N, H, W) bool.
             colors: one a mask; distinct ones if None.
-            labels: written in the middle of each mask; an empty one is not.
+            labels: written in the middle of each mask or near it, those of large masks first; one
+                that would cover another is left out.
             alpha: opacity of the fill.
 
         Raises:
-            ValueError: if the masks are not of the photo's size.
+            ValueError: if the masks are not of the photo's size, or there is not a label a mask.
         """
         masks = np.asarray(masks, dtype=bool)
         if masks.ndim != 3 or masks.shape[1:] != self.size:
             raise ValueError(f"masks are (N, {self.size[0]}, {self.size[1]}), got {masks.shape}")
-        for index in np.argsort(-masks.sum(axis=(1, 2)), kind="stable"):
-            color = colors[index] if colors else distinct_color(int(index))
+        texts = [""] * len(masks) if labels is None else list(labels)
+        if len(texts) != len(masks):
+            raise ValueError(f"{len(masks)} masks, but {len(texts)} labels")
+        order = np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist()
+        for index in order:
+            color = colors[index] if colors else distinct_color(index)
             self._draw_mask(masks[index], color, alpha)
-        for mask, text in zip(masks, labels or [], strict=bool(labels)):
-            if text and mask.any():
-                self._draw_label(text, _inner_point(mask) * self._factor, centre=True)
+        for index in order:
+            if texts[index] and masks[index].any():
+                anchor = _inner_point(masks[index]) * self._factor
+                self._draw_label(texts[index], anchor, centre=True)
         return self
 
     def draw_boxes(
@@ -118,7 +126,8 @@ class Visualizer:
         Args:
             boxes: (N, 4) XYXY pixels of the photo.
             colors: one a box; distinct ones if None.
-            labels: written at each box's top left corner.
+            labels: written at each box's top left corner or near it; one that would cover another
+                is left out.
         """
         boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
         for index, box in enumerate(boxes):
@@ -182,7 +191,7 @@ class Visualizer:
         part[:] = _to_uint8((1 - cover) * part + cover * np.array(color))
 
     def _draw_label(self, text: str, anchor: np.ndarray, centre: bool) -> None:
-        """White text on a dark plate, inside the picture and not on another plate if it can be."""
+        """White text on a dark plate, inside the picture, if there is room near the anchor."""
         height, width = self.image.shape[:2]
         font = _font(max(11, 5 * self.line + 8))
         left, top, right, bottom = font.getbbox(text)
@@ -191,7 +200,10 @@ class Visualizer:
         x, y = anchor - (plate_w / 2, plate_h / 2) if centre else anchor
         x0 = int(np.clip(x, 0, max(0, width - plate_w)))
         y0 = int(np.clip(y, 0, max(0, height - plate_h)))
-        y0 = self._free_row(x0, y0, plate_w, plate_h)
+        row = self._free_row(x0, y0, plate_w, plate_h)
+        if row is None:
+            return
+        y0 = row
         canvas = Image.fromarray(self.image)
         draw = ImageDraw.Draw(canvas, "RGBA")
         plate = (x0, y0, x0 + plate_w, y0 + plate_h)
@@ -200,16 +212,18 @@ class Visualizer:
         draw.text((x0 + pad - left, y0 + pad - top), text, font=font, fill=_WHITE)
         self.image = np.array(canvas)
 
-    def _free_row(self, x0: int, y0: int, width: int, height: int) -> int:
-        """The top nearest to ``y0`` at which a plate covers no other; ``y0`` if there is none."""
+    def _free_row(self, x0: int, y0: int, width: int, height: int) -> int | None:
+        """The top nearest to ``y0``, within a few plates, at which a plate covers no other."""
         last = max(0, self.image.shape[0] - height)
-        for top in sorted(range(last + 1), key=lambda row: abs(row - y0)):
+        reach = _LABEL_REACH * height
+        near = range(max(0, y0 - reach), min(last, y0 + reach) + 1)
+        for top in sorted(near, key=lambda row: abs(row - y0)):
             if not any(
                 x0 <= right and left <= x0 + width and top <= bottom and above <= top + height
                 for left, above, right, bottom in self._plates
             ):
                 return top
-        return y0
+        return None
 
 
 def draw_levels(

@@ -180,7 +180,7 @@ def test_boxes_are_drawn_and_exported_without_masks(done, tmp_path):
     output = done[1]
     picture = cv2.imread(str(output / "photo_0_semantic.png"))
     faded = cv2.imread(str(output / "photo_1_semantic.png"))
-    assert picture.shape == faded.shape == (48, 64, 3)
+    assert picture.shape == faded.shape == (96, 128, 3)
     number = export_coco(output, tmp_path / "coco.json")
     content = json.loads((tmp_path / "coco.json").read_text())
     assert number == len(content["annotations"]) > 3
@@ -237,7 +237,7 @@ def test_grounding_dino_takes_the_same_place(models, images, tmp_path):
         "detector.family.model",
     }
     plan = describe_plan(engine)
-    assert "found by a model (DetectedObjects)" in plan
+    assert "found in each photo (DetectedObjects)" in plan
     assert "GPT2LMHeadModel" in plan
 
 

@@ -230,7 +230,7 @@ def test_pictures_are_left_where_they_are_wanted(images, tmp_path):
     assert not list(out.glob("*.png"))
     make_engine(images).run(out, save_img=True)
     with Image.open(out / "photo_3_semantic.png") as picture:
-        assert np.array(picture).shape == (48, 64, 3)
+        assert np.array(picture).shape == (96, 128, 3)
     assert len(list(out.glob("*_semantic.png"))) == 6
 
 

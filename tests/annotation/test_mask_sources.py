@@ -322,7 +322,8 @@ def test_every_source_is_built_from_the_configuration(
         cfg.ANNOTATION.DATA_ENGINE.DETECTOR = detector
         source = build_mask_source(cfg, photos.get(name, images))
         assert names(source) == ["photo_0", "photo_1", "photo_2"]
-    assert set(MASK_SOURCE) == sources
+    # Projects add theirs.
+    assert sources <= set(MASK_SOURCE)
 
 
 def test_a_photo_is_read_upright(tmp_path):

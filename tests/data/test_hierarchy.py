@@ -42,6 +42,16 @@ def test_masks_are_nested_or_disjoint_and_parents_hold_their_children():
     assert any(parent is not None for parent in result.parents)
 
 
+def test_no_two_masks_are_nearly_equal():
+    image, _, _ = card_with_a_disc()
+    masks = segment_hierarchy(image, num_superpixels=120, max_masks=100, min_area=0.0).masks
+    flat = masks.reshape(len(masks), -1).astype(float)
+    shared = flat @ flat.T
+    union = flat.sum(axis=1)[:, None] + flat.sum(axis=1) - shared
+    assert len(masks) > 50
+    assert (shared / union - np.eye(len(masks))).max() < 0.8
+
+
 def test_sizes_and_number_stay_within_what_was_asked():
     image, _, _ = card_with_a_disc()
     masks = segment_hierarchy(image, 120, max_masks=5, min_area=0.02, max_area=0.5).masks

@@ -9,15 +9,17 @@ import pytest
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
+from semsam.data import DatasetCatalog
 from semsam.data.label_maps import label_map
 from semsam.data.semantic_mask import encode_semantic_mask
+from semsam.inference.amg_utils import encode_mask
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def camvid(tmp_path):
-    """Two frames; results that are the truth, with class 0 for what is no class."""
+    """Two frames, each with masks; results that are the truth, with class 0 for what is none."""
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         labels = rng.integers(0, 12, (6, 8), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
@@ -25,6 +27,8 @@ def camvid(tmp_path):
         for folder, pixels in (("test", photo), ("testannot", labels)):
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+        masks = [{"segmentation": encode_mask(labels == number, "coco_rle")} for number in (1, 2)]
+        (tmp_path / "test" / f"{name}.json").write_text(json.dumps({"annotations": masks}))
         truth = {"semantic_mask": encode_semantic_mask(labels % 11)}
         (tmp_path / "results").mkdir(exist_ok=True)
         (tmp_path / "results" / f"{name}_semantic.json").write_text(json.dumps(truth))
@@ -56,7 +60,9 @@ def tool():
 def evaluate(tool, root, *options):
     (root / "closed.yaml").write_text(
         "MODEL: {DEVICE: cpu}\n"
-        f"ANNOTATION: {{CLOSED_SET: {{SEGMENTERS: ['{root / 'segmenter'}'], LABEL_MAPS: ['']}}}}\n"
+        "ANNOTATION:\n"
+        "  LABELERS: [ClosedSetLabeler]\n"
+        f"  CLOSED_SET: {{SEGMENTERS: ['{root / 'segmenter'}'], LABEL_MAPS: ['']}}\n"
     )
     files = ["--config-file", root / "closed.yaml", "--output", root / "numbers.json"]
     command = [*files, "--dataset", f"camvid://{root}?split=test", *options]
@@ -64,18 +70,39 @@ def evaluate(tool, root, *options):
     return json.loads((root / "numbers.json").read_text())
 
 
-def test_segmenter_and_results_are_evaluated_alike(tool, camvid):
+def test_one_command_annotates_and_evaluates_both(tool, camvid):
     write_segmenter(camvid / "segmenter", label_map("camvid"))
-    numbers = evaluate(tool, camvid, "--results", camvid / "results")
+    numbers = evaluate(tool, camvid, "--results", camvid / "ssa")
     assert list(numbers) == ["segmenter", "SSA"]
-    assert numbers["SSA"]["aAcc"] == numbers["SSA"]["boundary mIoU"] == 100
     assert 0 <= numbers["segmenter"]["mIoU"] < 100
+    written = camvid / "ssa" / "a_semantic.json"
+    assert len(json.loads(written.read_text())["annotations"]) == 2
+    before = written.stat().st_mtime_ns
+    assert evaluate(tool, camvid, "--results", camvid / "ssa") == numbers
+    assert written.stat().st_mtime_ns == before
+
+
+def test_without_results_the_segmenter_is_evaluated_alone(tool, camvid):
+    write_segmenter(camvid / "segmenter", label_map("camvid"))
     assert list(evaluate(tool, camvid)) == ["segmenter"]
 
 
 def test_results_alone_need_no_model(tool, camvid):
     numbers = evaluate(tool, camvid, "--results", camvid / "results", "--results-only")
     assert list(numbers) == ["SSA"]
+    assert numbers["SSA"]["aAcc"] == numbers["SSA"]["boundary mIoU"] == 100
+
+
+def test_photos_that_are_not_called_by_their_ids_have_no_folder(tool, tmp_path):
+    name = "photos_called_otherwise"
+    records = [{"file_name": str(tmp_path / "a.png"), "image_id": 7}]
+    DatasetCatalog.register(name, lambda: records)
+    with pytest.raises(ValueError, match=r"a\.png' is not called by its image_id '7'"):
+        tool.photo_folder(name)
+    records[:] = [{"file_name": f"/{part}/a.png", "image_id": "a"} for part in ("x", "y")]
+    with pytest.raises(ValueError, match="lie in 2 folders"):
+        tool.photo_folder(name)
+    DatasetCatalog.remove(name)
 
 
 def test_a_missing_result_is_an_error_that_names_its_file(tool, camvid):

@@ -127,3 +127,14 @@ def test_labels_do_not_cover_each_other():
         return int((picture < 100).all(axis=2).sum())
 
     assert dark(["house"] * 3) >= 3 * dark(["house", "", ""])
+
+
+def test_labels_without_room_near_their_masks_are_left_out():
+    photo = np.full((400, 80, 3), 200, np.uint8)
+    masks = np.zeros((30, 400, 80), bool)
+    masks[:, 10:20, 30:50] = True
+    picture = Visualizer(photo).draw_masks(masks, labels=["wood"] * 30, alpha=0).image
+    assert (picture[:60] < 100).any()
+    np.testing.assert_array_equal(picture[140:], photo[140:])
+    with pytest.raises(ValueError, match="30 masks, but 2 labels"):
+        Visualizer(photo).draw_masks(masks, labels=["a", "b"])

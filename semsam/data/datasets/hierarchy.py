@@ -10,7 +10,9 @@ natural images using ultrametric contour maps", 2006) at its simplest. It needs 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 _COLOR_SCALE = 12.0
 # How strongly small regions are merged first.
 _SIZE_EXPONENT = 0.35
+# Regions of at least this IoU are one mask.
+_MAX_IOU = 0.8
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,29 @@ class NestedMasks:
     """Masks of which any two are disjoint or one holds the other.
 
     Attributes:
-        masks: (N, H, W) bool, largest first.
+        superpixels: (H, W) ids, 0 to L - 1.
+        members: (N, L) bool, the superpixels of each mask; largest mask first.
         parents: index of the smallest mask that holds a mask, or None.
     """
 
-    masks: NDArray[np.bool_]
+    superpixels: NDArray[np.int64]
+    members: NDArray[np.bool_]
     parents: tuple[int | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """(H, W) bool."""
+        return np.asarray(self.members[index][self.superpixels])
+
+    @cached_property
+    def masks(self) -> NDArray[np.bool_]:
+        """(N, H, W) bool; of a large photo that is gigabytes."""
+        masks = np.zeros((len(self), *self.superpixels.shape), bool)
+        for index in range(len(self)):
+            masks[index] = self.mask(index)
+        return masks
 
 
 def segment_hierarchy(
@@ -62,13 +83,8 @@ def segment_hierarchy(
     # Costs grow with area: the difference alone would favour wholes, the ratio alone parts.
     persistence = (tree.deaths - tree.births)[fits] / np.sqrt(np.maximum(tree.deaths[fits], 1e-9))
     chosen = _distinct(tree, fits[np.argsort(-persistence, kind="stable")], max_masks)
-    leaves = tree.leaves()
-    masks = (
-        np.stack([leaves[node][labels] for node in chosen])
-        if chosen
-        else np.zeros((0, *labels.shape), bool)
-    )
-    return NestedMasks(masks, _parents(masks))
+    members = tree.leaves()[chosen]
+    return NestedMasks(labels, members, _parents(members))
 
 
 def _superpixels(
@@ -109,6 +125,14 @@ class _Tree:
         for node, (a, b) in enumerate(self.children, start=number):
             holds[node] = holds[a] | holds[b]
         return holds
+
+    def parents(self) -> NDArray[np.int64]:
+        """(L + M,) the node that each was merged into; -1 for the root."""
+        parents = np.full(len(self.areas), -1)
+        leaves = len(self.areas) - len(self.children)
+        for node, pair in enumerate(self.children, start=leaves):
+            parents[pair] = node
+        return parents
 
 
 def _merge(
@@ -188,25 +212,42 @@ def _borders(
 
 
 def _distinct(tree: _Tree, nodes: NDArray[np.int64], number: int) -> list[int]:
-    """The first ``number`` nodes that are not nearly equal to one before; largest first."""
-    leaves, sizes = tree.leaves(), tree.areas[: len(tree.areas) - len(tree.children)]
+    """The first ``number`` nodes that are not nearly equal to one before; largest first.
+
+    Of two regions that share a pixel one holds the other, so that their IoU is the ratio of areas.
+    """
+    parents = tree.parents()
+    leaves = len(tree.areas) - len(tree.children)
+    is_chosen = np.zeros(len(tree.areas), bool)
+
+    def nearly_equal(node: int) -> Iterator[int]:
+        above = parents[node]
+        while above >= 0 and tree.areas[node] / tree.areas[above] >= _MAX_IOU:
+            yield above
+            above = parents[above]
+        below = node
+        while below >= leaves:
+            # Only the larger one of two children can be.
+            below = max(tree.children[below - leaves], key=lambda child: tree.areas[child])
+            if tree.areas[below] / tree.areas[node] < _MAX_IOU:
+                break
+            yield below
+
     chosen: list[int] = []
-    for node in nodes:
-        shared = leaves[chosen] & leaves[node]
-        union = (leaves[chosen] | leaves[node]) @ sizes
-        if not len(chosen) or ((shared @ sizes) / union).max() < 0.8:
-            chosen.append(int(node))
+    for node in nodes.tolist():
         if len(chosen) == number:
             break
+        if not any(is_chosen[other] for other in nearly_equal(node)):
+            is_chosen[node] = True
+            chosen.append(node)
     return sorted(chosen, key=lambda node: -tree.areas[node])
 
 
-def _parents(masks: NDArray[np.bool_]) -> tuple[int | None, ...]:
+def _parents(members: NDArray[np.bool_]) -> tuple[int | None, ...]:
     """Masks come largest first, so the last one before that holds a mask is the smallest."""
-    flat = masks.reshape(len(masks), -1)
     parents: list[int | None] = []
-    for i, mask in enumerate(flat):
+    for i, mask in enumerate(members):
         first = int(mask.argmax())
-        holders = np.flatnonzero(flat[:i, first])
+        holders = np.flatnonzero(members[:i, first])
         parents.append(int(holders[-1]) if len(holders) else None)
     return tuple(parents)
