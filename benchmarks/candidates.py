@@ -32,13 +32,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6, help="photos in the table")
     parser.add_argument("opts", nargs="*", help="overrides, KEY VALUE")
     args = parser.parse_args()
-    captions, things = read_coco(args.coco / "annotations", args.photos)
-    found = make_finder(args.config_file, args.opts)([[caption] for caption in captions])
+    captions, things, known = read_coco(args.coco / "annotations", args.photos)
+    finder = make_finder(args.config_file, args.opts)
+    found = finder([[caption] for caption in captions])
+    sources = [None, *range(len(finder.templates))]
     for caption, candidates in list(zip(captions, found, strict=True))[: args.rows]:
-        sources = dict.fromkeys(t for c in candidates for _, t in c.sources)
         columns = [", ".join(c.name for c in candidates if (0, t) in c.sources) for t in sources]
         print(f"| {' | '.join([caption, *columns])} |")
-    print_counts(found, things)
+    print_counts(found, things, known)
 
 
 def make_finder(config_file: str, opts: list[str]) -> CandidateFinder:
@@ -58,8 +59,8 @@ def make_finder(config_file: str, opts: list[str]) -> CandidateFinder:
     return CandidateFinder(writer, node.TEMPLATES, NounPhrases(node.SPACY_MODEL))
 
 
-def read_coco(folder: Path, number: int) -> tuple[list[str], list[set[str]]]:
-    """The first caption, and the names of the things, of the photos with the lowest ids."""
+def read_coco(folder: Path, number: int) -> tuple[list[str], list[set[str]], set[str]]:
+    """Of the photos with the lowest ids the first caption and the things; all things' names."""
     first: dict[int, str] = {}
     for row in json.loads((folder / "captions_val2017.json").read_bytes())["annotations"]:
         first.setdefault(row["image_id"], row["caption"].strip())
@@ -68,13 +69,11 @@ def read_coco(folder: Path, number: int) -> tuple[list[str], list[set[str]]]:
     things: dict[int, set[str]] = {image: set() for image in sorted(first)[:number]}
     for row in content["annotations"]:
         things.get(row["image_id"], set()).add(names[row["category_id"]])
-    known = set(names.values())
-    return [first[image] for image in things], [{*its} & known for its in things.values()]
+    return [first[image] for image in things], list(things.values()), set(names.values())
 
 
-def print_counts(found: list[list[Candidate]], things: list[set[str]]) -> None:
+def print_counts(found: list[list[Candidate]], things: list[set[str]], known: set[str]) -> None:
     """How many names there are, new ones, and ones of things that are in the photos."""
-    known = set().union(*things)
     own = [{c.name for c in its if (0, None) in c.sources} for its in found]
     every = [{c.name for c in its} for its in found]
     new = [all_names - its for all_names, its in zip(every, own, strict=True)]
@@ -86,7 +85,7 @@ def print_counts(found: list[list[Candidate]], things: list[set[str]]) -> None:
         print(f"of which {what} name: {named}")
     guesses = sum(len(names & known) for names in new)
     right = sum(len(a & b) for a, b in zip(new, things, strict=True))
-    print(f"new names of things that some photo has: {guesses}, in their photo: {right}")
+    print(f"new names of COCO's things: {guesses}, in their photo: {right}")
     print("most frequent new names:", Counter(n for names in new for n in names).most_common(10))
 
 
