@@ -272,6 +272,8 @@ def _input() -> CN:
     node.NUM_PROMPTS = 60
     # Share of the training prompts that are boxes; the rest are clicks.
     node.BOX_PROMPT_RATIO = 0.0
+    # Share of the training prompts that are a box and its name, where names have embeddings.
+    node.TEXT_PROMPT_RATIO = 0.0
     # Noise on prompts in training, as a share of their size.
     node.PROMPT_NOISE = 0.4
     return node

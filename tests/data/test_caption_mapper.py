@@ -245,3 +245,42 @@ def test_a_region_without_a_mask_is_named_where_masks_are_learned():
     mapper = make_mapper(criterion="ManyToOneCriterion")
     with pytest.raises(BadRecordError, match=r"halves.*region 0 has no 'segmentation'.*CRITERION"):
         mapper(make_record())
+
+
+def with_embeddings(*names, **more):
+    """A record of named boxes whose vectors tell which box they are of."""
+    regions = [region(n, CORNERS[n], name) for n, name in enumerate(names)]
+    return make_record(regions, text_embeddings=np.eye(len(names), 6, dtype=np.float32), **more)
+
+
+def test_names_with_embeddings_are_learned_without_masks():
+    mapper = make_mapper(criterion="OpenVocabularyCriterion")
+    for seed in range(4):
+        mapped = mapper(with_embeddings("dog", "tree", "cat", "sky", seed=seed))
+        instances = mapped["instances"]
+        assert not instances.has("gt_masks")
+        numbers = [["dog", "tree", "cat", "sky"].index(name) for name in instances.gt_captions]
+        assert torch.equal(instances.gt_text_embeddings, torch.eye(4, 6)[numbers])
+        assert not mapped["prompts"].has_text.any()
+
+
+def test_some_boxes_are_asked_for_by_name_too():
+    mapper = make_mapper(criterion="OpenVocabularyCriterion", TEXT_PROMPT_RATIO=0.5)
+    asked = []
+    for seed in range(20):
+        mapped = mapper(with_embeddings("dog", "tree", "cat", "sky", seed=seed))
+        prompts = mapped["prompts"]
+        assert torch.equal(prompts.texts[0], mapped["instances"].gt_text_embeddings)
+        asked += prompts.has_text[0].tolist()
+    assert 0.3 < np.mean(asked) < 0.7
+    with pytest.raises(ValueError, match="TEXT_PROMPT_RATIO is 0 to 1"):
+        make_mapper(TEXT_PROMPT_RATIO=2.0)
+
+
+def test_a_name_that_a_mirror_would_change_forbids_it_where_its_embedding_is_fixed():
+    mapper = make_mapper(criterion="OpenVocabularyCriterion", FLIP_PROB=1.0)
+    turned = mapper(with_embeddings("left hand"))["instances"]
+    assert turned.gt_captions == ["left hand"]
+    assert turned.gt_boxes.tensor[0, 0] == 0
+    mirrored = mapper(with_embeddings("hand"))["instances"]
+    assert mirrored.gt_boxes.tensor[0, 0] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,17 @@ class CaptionMapper:
     phrase stays true, "left" and "right" swapped. Evaluation: the image resized, all regions in
     their order, all phrases as references.
 
+    Records whose regions have embeddings of their names (``text_regions_tsv://``) train a model to
+    name them; they have no masks to learn.
+
     Args:
         is_train: which of the two.
         jitter: the training augmentation.
         resize: the evaluation resize.
         num_prompts: at most so many regions an image in training.
         learn_masks: give the masks of the regions in training, which then all have one.
+        text_prompt_ratio: share of the training prompts that are the box and its name, where names
+            have embeddings.
         padding: colour of what the jitter pads, RGB; the pixel mean, which the model sees as 0.
         jpeg_draft: decode JPEGs at reduced size in training where that suffices.
     """
@@ -50,6 +56,7 @@ class CaptionMapper:
         resize: ResizeShortestEdge,
         num_prompts: int = 16,
         learn_masks: bool = False,
+        text_prompt_ratio: float = 0.0,
         padding: Sequence[int] = (124, 116, 104),
         jpeg_draft: bool = False,
     ) -> None:
@@ -60,6 +67,9 @@ class CaptionMapper:
         self.resize = resize
         self.num_prompts = num_prompts
         self.learn_masks = learn_masks
+        if not 0 <= text_prompt_ratio <= 1:
+            raise ValueError(f"INPUT.TEXT_PROMPT_RATIO is 0 to 1, not {text_prompt_ratio}")
+        self.text_prompt_ratio = text_prompt_ratio
         self.padding = tuple(padding)
         self.jpeg_draft = jpeg_draft
 
@@ -72,6 +82,7 @@ class CaptionMapper:
             **read_geometry(node),
             "num_prompts": node.NUM_PROMPTS,
             "learn_masks": bool(cfg.MODEL.CRITERION.NAME),
+            "text_prompt_ratio": node.TEXT_PROMPT_RATIO,
             "padding": [round(value) for value in cfg.MODEL.PIXEL_MEAN],
             "jpeg_draft": node.JPEG_DRAFT,
         }
@@ -88,15 +99,16 @@ class CaptionMapper:
             ``image``), ``file_name``, ``image_id``, and ``height`` and ``width`` of the frame in
             which results are wanted: in training that of ``image``, else the photo's. In training
             also ``instances`` (gt_boxes as the prompts, gt_captions: a text each, gt_masks if they
-            are learned) and ``targets`` (each prompt is answered by its own region); else
-            ``region_ids`` (list of int), ``references`` (a list of texts each), and
-            ``predict_masks`` False: words are evaluated.
+            are learned, gt_text_embeddings (N, D) if the record has embeddings) and ``targets``
+            (each prompt is answered by its own region); else ``region_ids`` (list of int),
+            ``references`` (a list of texts each), and ``predict_masks`` False: words are evaluated.
 
         Raises:
             BadRecordError: if the image or a region is damaged, or no region is left.
         """
         image = LazyImage(record)
-        with_masks = self.is_train and self.learn_masks
+        embeddings = record.get("text_embeddings") if self.is_train else None
+        with_masks = self.is_train and self.learn_masks and embeddings is None
         regions = decode_regions(record, image.size, with_masks)
         source = {"file_name": record["file_name"], "image_id": record["image_id"]}
         if not self.is_train:
@@ -118,10 +130,17 @@ class CaptionMapper:
         instances = Instances(geometry.output, gt_boxes=Boxes(boxes), gt_captions=captions)
         if regions.masks is not None:
             instances.gt_masks = _bitmaps(geometry, regions.masks, numbers)
+        prompts = Prompts.from_boxes(boxes)
+        if embeddings is not None:
+            instances.gt_text_embeddings = torch.from_numpy(embeddings[numbers])
+            if self.text_prompt_ratio:
+                prompts = prompts.with_texts(instances.gt_text_embeddings)
+                said = record["rng"].random(len(captions)) < self.text_prompt_ratio
+                prompts = replace(prompts, has_text=torch.from_numpy(said)[None])
         own = torch.arange(len(captions))
         return {
             "image": self._pixels(image, geometry),
-            "prompts": Prompts.from_boxes(boxes),
+            "prompts": prompts,
             "instances": instances,
             "targets": PromptTargets(own, own[:, None]),
             "height": geometry.output[0],
@@ -139,20 +158,29 @@ class CaptionMapper:
     ) -> tuple[Geometry, IntArray, list[str]]:
         """Geometry, and the (N,) regions of a training sample with a caption each."""
         rng = record["rng"]
+        # An embedding is of the phrase as it was.
+        may_change = "text_embeddings" not in record
         geometry = self.jitter(size, rng)
         order = rng.permutation(len(regions.ids))
         # For every region, so that these draws do not hang on which of them stay.
         choices = rng.integers(0, [len(phrases) for phrases in regions.phrases])
         phrases = [texts[choice] for texts, choice in zip(regions.phrases, choices, strict=True)]
         for _ in range(MAX_DRAWS):
-            placed, numbers, captions = self._place(geometry, order, regions.boxes, phrases)
+            placed, numbers, captions = self._place(
+                geometry, order, regions.boxes, phrases, may_change
+            )
             if captions:
                 return placed, numbers, captions
             geometry = self.jitter(size, rng)
         raise BadRecordError(f"{record['file_name']}: {MAX_DRAWS} crops left no region")
 
     def _place(
-        self, geometry: Geometry, order: IntArray, boxes: np.ndarray, phrases: list[str]
+        self,
+        geometry: Geometry,
+        order: IntArray,
+        boxes: np.ndarray,
+        phrases: list[str],
+        may_change: bool,
     ) -> tuple[Geometry, IntArray, list[str]]:
         """The first regions that stay inside; without the flip where a caption forbids it."""
         moved = geometry.apply_boxes(boxes[order])
@@ -162,9 +190,9 @@ class CaptionMapper:
         if not geometry.flip:
             return geometry, numbers, captions
         flipped = [text for text in map(flip_caption, captions) if text is not None]
-        if len(flipped) == len(captions):
+        if len(flipped) == len(captions) and (may_change or flipped == captions):
             return geometry, numbers, flipped
-        return self._place(geometry.unflipped(), order, boxes, phrases)
+        return self._place(geometry.unflipped(), order, boxes, phrases, may_change)
 
 
 def _bitmaps(geometry: Geometry, masks: RunLengthMasks, numbers: IntArray) -> torch.Tensor:

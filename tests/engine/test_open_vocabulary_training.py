@@ -1,0 +1,103 @@
+"""Masks of SA-1B and names of generated boxes train one model, as many of each as is stated."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from semsam.data import build_train_loader
+from semsam.data.datasets.text_regions import encode_embeddings, text_region_row
+from semsam.data.datasets.tsv import write_tsv
+from semsam.modeling import build_model
+from tests.tiny import tiny_ovsam_cfg
+
+CHANNELS = 12
+
+
+def photo(seed):
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def masks_row(number):
+    masks = np.zeros((48, 64, 2), dtype=np.uint8, order="F")
+    masks[4:30, 6:40, 0] = masks[20:44, 30:60, 1] = 1
+    codes = [{"size": c["size"], "counts": c["counts"].decode()} for c in coco_mask.encode(masks)]
+    text = json.dumps({"annotations": [{"segmentation": code} for code in codes]})
+    return [f"sa_{number}".encode(), text.encode(), base64.b64encode(photo(number))]
+
+
+def names_row(number):
+    vectors = np.eye(CHANNELS)[:2]
+    names = ["dog", "tree"]
+    annotations = [
+        {
+            "id": i,
+            "bbox": [5 + 20 * i, 6, 18, 20],
+            "class_name": name,
+            "score": 0.5,
+            "candidate": i,
+            "text_embedding": i,
+        }
+        for i, name in enumerate(names)
+    ]
+    result = {
+        "annotations": annotations,
+        "captions": ["dog"],
+        "candidates": [],
+        "generated_by": {},
+        "text_embeddings": {"encoder": "clip", "texts": names, **encode_embeddings(vectors)},
+    }
+    return text_region_row(f"g_{number}", photo(100 + number), result)
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    for name, row in (("masks", masks_row), ("names", names_row)):
+        (tmp_path / name).mkdir()
+        write_tsv(tmp_path / name / "s.tsv", [row(number) for number in range(6)])
+    cfg = tiny_ovsam_cfg()
+    cfg.MODEL.TEXT_CLASS.TEXT_PROMPTS = True
+    cfg.INPUT.IMAGE_SIZE, cfg.INPUT.NUM_PROMPTS, cfg.INPUT.TEXT_PROMPT_RATIO = 64, 4, 0.5
+    cfg.DATASETS.TRAIN = (
+        f"sa1b_tsv://{tmp_path / 'masks'}",
+        f"text_regions_tsv://{tmp_path / 'names'}",
+    )
+    cfg.DATASETS.TRAIN_SHARES = (1, 4)
+    cfg.DATALOADER.NUM_WORKERS, cfg.SOLVER.IMS_PER_BATCH, cfg.SEED = 0, 5, 0
+    return cfg
+
+
+def test_each_batch_has_one_photo_with_masks_and_four_with_names(cfg):
+    batches = iter(build_train_loader(cfg))
+    for _ in range(3):
+        batch = next(batches)
+        assert sorted(record["image_id"][:2] for record in batch) == ["g_"] * 4 + ["sa"]
+
+
+def test_both_kinds_train_what_they_know(cfg):
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    batches = iter(build_train_loader(cfg))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    history = []
+    for _ in range(60):
+        losses = model(next(batches))
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        history.append({name: loss.item() for name, loss in losses.items()})
+    assert {"loss_mask_dice", "loss_contrastive", "loss_cosine"} <= set(history[0])
+
+    def mean(rows, name):
+        return np.mean([row[name] for row in rows])
+
+    assert mean(history[-10:], "loss_contrastive") < 0.8 * mean(history[:5], "loss_contrastive")
+    assert mean(history[-10:], "loss_mask_dice") < mean(history[:5], "loss_mask_dice")
