@@ -155,7 +155,7 @@ def _classes(name: str) -> dict[str, Any]:
 
 
 def _map_named(mapper: Mapper, classes: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-    return mapper({**record, **classes})
+    return {**mapper({**record, **classes}), **classes}
 
 
 class TrainingRows(Dataset):

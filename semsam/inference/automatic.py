@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from semsam.modeling.postprocessing import upsample_map
-from semsam.structures import Prompts
+from semsam.structures import PromptOutput, Prompts
 
 from .amg_utils import (
     OUTPUT_MODES,
@@ -31,7 +31,7 @@ from .amg_utils import (
     non_maximum_suppression,
     point_grid,
 )
-from .class_names import Classes, NamedScore
+from .class_names import Classes
 from .predictor import (
     ClickableModel,
     SemSamPredictor,
@@ -91,7 +91,7 @@ class _Candidate:
     level: int
     score: float
     stability: float
-    named: NamedScore | None = None
+    named: dict[str, Any]
 
     def mask(self) -> np.ndarray:
         """(H, W) bool over the crop, in pixels of the photo."""
@@ -192,8 +192,9 @@ class AutomaticMaskGenerator:
             One dict a mask, in pixels of the image: ``segmentation`` ((H, W) bool, or a run-length
             dict), ``area``, ``bbox`` (x, y, width, height between first and last pixel, as in
             segment-anything), ``predicted_iou``, ``point_coords`` ([[x, y]]), ``stability_score``,
-            ``crop_box`` (XYWH), and ``level`` (1 to K); with ``classes`` also ``class_name`` and
-            ``class_score``, its probability among the classes.
+            ``crop_box`` (XYWH), and ``level`` (1 to K); with ``classes`` also ``class_name``,
+            ``class_score``, its probability among the classes, and, of models that predict it,
+            ``predicted_cosine_similarity``. ``filter_masks`` chooses among such.
 
         Raises:
             ValueError: if the image is not such an array, or a level is not among 1..K.
@@ -248,14 +249,10 @@ class AutomaticMaskGenerator:
         keep = torch.ones_like(scores, dtype=torch.bool)
         if self.pred_iou_thresh is not None:
             keep = scores > self.pred_iou_thresh
-        named = None
-        if self.class_names is not None:
-            ids, certainty = (x[0][:, tokens] for x in self.class_names(output.text))
-            named = self.class_names.named(ids[keep], certainty[keep])
         photo_points = points * (crop.size[1], crop.size[0]) + crop.box[:2]
 
-        def candidate(kept: tuple[float, int, int, NamedScore | None]) -> _Candidate | None:
-            score, prompt, column, name = kept
+        def candidate(kept: tuple[float, int, int, dict[str, Any]]) -> _Candidate | None:
+            score, prompt, column, named = kept
             return self._measure(
                 # Mask by mask, so that nothing of the batch is copied on a CPU.
                 logits=output.mask_logits[0, prompt, tokens[column]].float().cpu().numpy(),
@@ -264,13 +261,29 @@ class AutomaticMaskGenerator:
                 point=tuple(photo_points[prompt].tolist()),
                 level=levels[column],
                 score=score,
-                named=name,
+                named=named,
             )
 
         prompts, columns = (x.tolist() for x in keep.nonzero(as_tuple=True))
-        names: Sequence[NamedScore | None] = named or [None] * len(prompts)
-        kept = zip(scores[keep].tolist(), prompts, columns, names, strict=True)
+        named = self._names(output, tokens, keep)
+        kept = zip(scores[keep].tolist(), prompts, columns, named, strict=True)
         return [c for c in _parallel(candidate, kept) if c is not None]
+
+    def _names(
+        self, output: PromptOutput, tokens: list[int], keep: torch.Tensor
+    ) -> list[dict[str, Any]]:
+        """What records say of the names of the masks that (N, K) ``keep`` selects."""
+        if self.class_names is None:
+            return [{}] * int(keep.sum())
+        text = output.text
+        ids, certainty = (x[0][:, tokens][keep] for x in self.class_names(text))
+        pairs = self.class_names.named(ids, certainty)
+        named = [{"class_name": name, "class_score": score} for name, score in pairs]
+        if text is not None and text.cosines is not None:
+            cosines = text.cosines[0][:, tokens][keep].float().tolist()
+            for record, cosine in zip(named, cosines, strict=True):
+                record["predicted_cosine_similarity"] = cosine
+        return named
 
     def _measure(
         self,
@@ -280,7 +293,7 @@ class AutomaticMaskGenerator:
         point: tuple[float, float],
         level: int,
         score: float,
-        named: NamedScore | None,
+        named: dict[str, Any],
     ) -> _Candidate | None:
         """A candidate, unless the mask is unstable or cut by its crop."""
         full = upsample_map(logits, padded_size, crop.input_size, crop.measured)
@@ -315,7 +328,7 @@ class AutomaticMaskGenerator:
             mask, dropped = drop_small_islands(mask, self.min_mask_region_area)
             changed = filled or dropped
         x0, y0, x1, y1 = box = mask_box(mask)
-        record: dict[str, Any] = {
+        record = {
             "segmentation": encode_mask(mask, self.output_mode),
             "area": int(np.count_nonzero(mask)),
             "bbox": [x0, y0, x1 - x0, y1 - y0],
@@ -324,9 +337,8 @@ class AutomaticMaskGenerator:
             "stability_score": candidate.stability,
             "crop_box": [left, top, right - left, bottom - top],
             "level": candidate.level,
+            **candidate.named,
         }
-        if candidate.named is not None:
-            record["class_name"], record["class_score"] = candidate.named
         return record, box, changed
 
 

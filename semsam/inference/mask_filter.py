@@ -22,7 +22,7 @@ SCORINGS: dict[str, Callable[[float, float, float, float], float]] = {
         math.exp(score) + math.exp(stability) + math.exp(iou) + math.exp(stability)
     ),
 }
-_KEYS = ("category", "score", "stability_score", "predicted_iou", "predicted_cosine_similarity")
+_KEYS = ("class_name", "class_score", "stability_score", "predicted_iou", "bbox", "area")
 
 
 def filter_masks(
@@ -46,9 +46,8 @@ def filter_masks(
     whose width the original takes to be ``width - x``.
 
     Args:
-        records: of automatic masks (``bbox`` XYWH and ``area`` in pixels, ``predicted_iou``,
-            ``stability_score``), with ``category``, its ``score`` and
-            ``predicted_cosine_similarity``. They stay as they are.
+        records: of ``AutomaticMaskGenerator`` with classes. ``predicted_cosine_similarity`` is 1
+            where a model does not predict it. They stay as they are.
         image_size: (H, W).
         score_thresh: least score of the class.
         pred_iou_thresh: predicted IoU that a mask exceeds.
@@ -58,7 +57,7 @@ def filter_masks(
         area_thresh: share of the photo below which its area stays.
         scoring: one of ``SCORINGS``.
         total_score_thresh: least total score; None for any.
-        nms: ``global``, or ``category`` to let boxes of one category alone compete.
+        nms: ``global``, or ``class`` to let boxes of one class alone compete.
         nms_thresh: of boxes that overlap by more than this IoU the best is kept.
 
     Returns:
@@ -69,17 +68,18 @@ def filter_masks(
     """
     if scoring not in SCORINGS:
         raise ValueError(f"scoring is one of {', '.join(SCORINGS)}, not '{scoring}'")
-    if nms not in ("global", "category"):
-        raise ValueError(f"nms is global or category, not '{nms}'")
+    if nms not in ("global", "class"):
+        raise ValueError(f"nms is global or class, not '{nms}'")
     pixels = image_size[0] * image_size[1]
     kept = []
     for row, record in enumerate(records):
-        if missing := [key for key in (*_KEYS, "bbox", "area") if key not in record]:
+        if missing := [key for key in _KEYS if key not in record]:
             raise ValueError(f"mask {row} has no '{missing[0]}'")
-        score, stability, iou, cosine = (float(record[key]) for key in _KEYS[1:])
+        score, stability, iou = (float(record[key]) for key in _KEYS[1:4])
+        cosine = float(record.get("predicted_cosine_similarity", 1.0))
         width, height = record["bbox"][2:]
         stays = (
-            record["category"] != BACKGROUND
+            record["class_name"] != BACKGROUND
             and score >= score_thresh
             and iou > pred_iou_thresh
             and stability > stability_score_thresh
@@ -92,12 +92,12 @@ def filter_masks(
             if total_score_thresh is None or total >= total_score_thresh:
                 kept.append({**record, "total_score": total})
     kept.sort(key=lambda record: -record["total_score"])
-    names = [record["category"] for record in kept]
+    names = [record["class_name"] for record in kept]
     chosen = non_maximum_suppression(
         [(x, y, x + w, y + h) for x, y, w, h in (record["bbox"] for record in kept)],
         [record["total_score"] for record in kept],
         nms_thresh,
-        [names.index(name) for name in names] if nms == "category" else None,
+        [names.index(name) for name in names] if nms == "class" else None,
     )
     return [kept[i] for i in sorted(chosen)]
 

@@ -162,12 +162,14 @@ class Naming(nn.Module):
             output: of ``answer_image``, with ``text``; earlier layers in ``aux``.
             criterion: ``ManyToManyCriterion``.
             instances: ``gt_masks``, ``gt_boxes`` and ``gt_classes`` of each image.
-            vocabularies: name of each image's; None for one that is not wholly annotated.
+            vocabularies: name of each image's; None for one that is not wholly annotated. Images
+                of parts are as without: their things are annotated elsewhere.
 
         Returns:
             The criterion's losses with ``_image``, and ``loss_class_image``.
         """
         targets, costs = [], []
+        vocabularies = [None if name in self.parts else name for name in vocabularies]
         for i, vocabulary in enumerate(vocabularies):
             number = len(instances[i]) if vocabulary else 0
             levels = torch.arange(number, device=output.scores.device)[None]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from semsam.inference import AutomaticMaskGenerator, SemSamPredictor
+from semsam.inference.mask_filter import filter_masks
 from semsam.modeling import build_model
 from semsam.modeling.text.classifier import Classifier
 from tests.annotation.models import write_clip
@@ -98,8 +99,12 @@ def test_everything_in_a_photo_is_named(model, photo):
     for record, other in zip(named, plain, strict=True):
         assert record["class_name"] in CLASSES
         assert 0.25 <= record["class_score"] <= 1
-        assert list(record) == [*other, "class_name", "class_score"]
+        more = ["class_name", "class_score", "predicted_cosine_similarity"]
+        assert list(record) == [*other, *more]
         assert record["bbox"] == other["bbox"]
+    every = {f"{key}_thresh": -9.0 for key in ("score", "pred_iou", "stability_score", "cosine")}
+    chosen = filter_masks(named, photo.shape[:2], **every, box_thresh=2, area_thresh=2)
+    assert 0 < len(chosen) <= len(named)
 
 
 @pytest.mark.parametrize(

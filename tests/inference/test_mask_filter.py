@@ -11,8 +11,8 @@ def record(name="dog", bbox=(0, 0, 10, 10), score=0.9, **changes):
     given = {
         "bbox": list(bbox),
         "area": width * height,
-        "category": name,
-        "score": score,
+        "class_name": name,
+        "class_score": score,
         "predicted_iou": 0.9,
         "stability_score": 0.95,
         "predicted_cosine_similarity": 0.5,
@@ -28,8 +28,8 @@ def kept(records, **settings):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"category": "background"},
-        {"score": 0.1},
+        {"class_name": "background"},
+        {"class_score": 0.1},
         {"predicted_iou": 0.8},
         {"stability_score": math.nan},
         {"predicted_cosine_similarity": 0.2},
@@ -60,7 +60,7 @@ def test_the_best_come_first_and_boxes_under_them_go():
 def test_categories_may_compete_among_themselves_alone():
     records = [record("dog"), record("cat", score=0.8), record("dog", score=0.7)]
     assert kept(records) == [0]
-    assert kept(records, nms="category") == [0, 1]
+    assert kept(records, nms="class") == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_no_mask_is_a_list_of_none():
 
 def test_a_mask_without_a_key_is_named():
     given = record()
-    del given["score"]
-    with pytest.raises(ValueError, match="mask 1 has no 'score'"):
+    del given["class_score"]
+    with pytest.raises(ValueError, match="mask 1 has no 'class_score'"):
         filter_masks([record(), given], (100, 100))
 
 
 def test_an_unknown_way_is_rejected():
     with pytest.raises(ValueError, match=f"one of {', '.join(SCORINGS)}, not 'mean'"):
         filter_masks([], (1, 1), scoring="mean")
-    with pytest.raises(ValueError, match="global or category, not 'none'"):
+    with pytest.raises(ValueError, match="global or class, not 'none'"):
         filter_masks([], (1, 1), nms="none")

@@ -58,8 +58,12 @@ def test_the_masks_that_stay_are_the_original_s(what):
     for case in json.loads((FOLDER / "filter_masks.json").read_text()):
         settings = {ours[key]: value for key, value in case["kwargs"].items()}
         if "nms" in settings:
-            settings["nms"] = settings["nms"].removeprefix("by_")
-        found = filter_masks(case["input"], case["image_shape"], **settings)
+            settings["nms"] = "class" if "category" in settings["nms"] else settings["nms"]
+        records = [
+            {**record, "class_name": record["category"], "class_score": record["score"]}
+            for record in case["input"]
+        ]
+        found = filter_masks(records, case["image_shape"], **settings)
         assert [record["id"] for record in found] == [each["id"] for each in case["output"]]
         assert [record["total_score"] for record in found] == pytest.approx(
             [each["total_score"] for each in case["output"]]

@@ -56,11 +56,11 @@ _INSTANCES: dict[str, Any] = {"mapper": "PhotoMapper", "evaluator_type": "COCOEv
 _INSTANCE_TYPES: dict[
     str, tuple[Callable[..., Records], Callable[..., dict[str, Any]], dict[str, Any]]
 ] = {
-    "coco_instances": (load_coco_instances, describe_coco_instances, {}),
+    "coco_instances": (load_coco_instances, describe_coco_instances, {"vocabulary": "coco"}),
     "coco_json": (load_coco_json, describe_coco_json, {}),
     "lvis": (load_lvis, describe_lvis, {"federated": True}),
     "seginw": (load_seginw, describe_seginw, {}),
-    "parts": (load_parts, describe_parts, {}),
+    "parts": (load_parts, describe_parts, {"vocabulary": "parts"}),
 }
 _REGIONS: dict[str, Any] = {"mapper": "CaptionMapper", "evaluator_type": "CaptionEvaluator"}
 _REGION_TYPES: dict[str, Callable[..., Records]] = {
@@ -158,6 +158,7 @@ def _register() -> None:
     for scheme, (read, ignore_label) in _SEM_SEG_TYPES.items():
         classes: dict[str, Any] = {
             "stuff_classes": list(label_map(scheme).values()),
+            "vocabulary": scheme,
             "ignore_label": ignore_label,
         }
         DatasetCatalog.register_type(scheme, read, **_SEM_SEG, **classes)

@@ -88,8 +88,8 @@ class PromptableMapper:
             ``image`` (uint8 (3, h, w) RGB tensor), ``instances`` (gt_masks, gt_boxes, gt_classes),
             ``prompts`` (one image's), ``targets`` (indices into ``instances``), ``height`` and
             ``width`` (the size of ``image``), ``original_size`` (height and width of the photo),
-            ``file_name``, ``image_id``; of a data set with a vocabulary all instances, else those
-            that some prompt asks for, and ``vocabulary``.
+            ``file_name``, ``image_id``; of a record with a ``vocabulary`` all instances, else those
+            that some prompt asks for.
 
         Raises:
             BadRecordError: if image or masks are damaged, or no mask is left.
@@ -141,7 +141,6 @@ class PromptableMapper:
             "original_size": image.size,
             "file_name": record["file_name"],
             "image_id": record["image_id"],
-            **{key: record[key] for key in ("vocabulary",) if key in record},
         }
 
 
