@@ -107,6 +107,16 @@ def jitter(boxes: FloatArray, scale: float, size: tuple[int, int], draws: FloatA
     return np.clip(boxes + draws * scale * reach, 0, limit)
 
 
+def jitter_boxes(boxes: FloatArray, noise: float, size: tuple[int, int], rng: Draws) -> FloatArray:
+    """(N, 4) XYXY boxes in pixels with noise of ``jitter``, which may reach beyond the frame."""
+    middles, extents = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    draws = rng.uniform(-1.0, 1.0, (len(boxes), 4))
+    moved = jitter(np.concatenate([middles, extents], axis=1), noise, size, draws)
+    return np.concatenate(
+        [moved[:, :2] - moved[:, 2:] / 2, moved[:, :2] + moved[:, 2:] / 2], axis=1
+    )
+
+
 def _jittered(
     clicks: FloatArray,
     boxes: NDArray[np.float32],

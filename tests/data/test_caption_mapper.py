@@ -250,7 +250,19 @@ def test_a_region_without_a_mask_is_named_where_masks_are_learned():
 def with_embeddings(*names, **more):
     """A record of named boxes whose vectors tell which box they are of."""
     regions = [region(n, CORNERS[n], name) for n, name in enumerate(names)]
-    return make_record(regions, text_embeddings=np.eye(len(names), 6, dtype=np.float32), **more)
+    vectors = np.eye(len(names), 6, dtype=np.float32)
+    return make_record(regions, text_embeddings=vectors, encoder="clip", **more)
+
+
+def test_boxes_that_a_detector_found_get_noise_as_prompts():
+    given = {"PROMPT_NOISE": 0.2}
+    mapped = make_mapper(criterion="OpenVocabularyCriterion", **given)(with_embeddings("a", "b"))
+    true, asked = mapped["instances"].gt_boxes.tensor, mapped["prompts"].boxes[0]
+    sides = (true[:, 2:] - true[:, :2]).repeat(1, 2)
+    moved = (asked - true).abs() / sides
+    assert (moved > 0).all()
+    assert (moved <= 0.2 + 1e-5).all()
+    assert mapped["text_encoder"] == "clip"
 
 
 def test_names_with_embeddings_are_learned_without_masks():

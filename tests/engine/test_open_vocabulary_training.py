@@ -66,6 +66,7 @@ def cfg(tmp_path):
     cfg = tiny_ovsam_cfg()
     cfg.MODEL.TEXT_CLASS.TEXT_PROMPTS = True
     cfg.INPUT.IMAGE_SIZE, cfg.INPUT.NUM_PROMPTS, cfg.INPUT.TEXT_PROMPT_RATIO = 64, 4, 0.5
+    cfg.INPUT.PROMPT_NOISE = 0.05
     cfg.DATASETS.TRAIN = (
         f"sa1b_tsv://{tmp_path / 'masks'}",
         f"text_regions_tsv://{tmp_path / 'names'}",
@@ -101,3 +102,12 @@ def test_both_kinds_train_what_they_know(cfg):
 
     assert mean(history[-10:], "loss_contrastive") < 0.8 * mean(history[:5], "loss_contrastive")
     assert mean(history[-10:], "loss_mask_dice") < mean(history[:5], "loss_mask_dice")
+
+
+def test_names_of_another_text_encoder_are_refused(cfg):
+    cfg.MODEL.TEXT.MODEL = "openai/clip-vit-base-patch32"
+    model = build_model(cfg).train()
+    with pytest.raises(
+        ValueError, match="encoded by 'clip', the model learns the space of 'openai"
+    ):
+        model(next(iter(build_train_loader(cfg))))

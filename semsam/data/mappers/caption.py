@@ -11,6 +11,7 @@ import torch
 
 from semsam.config import CfgNode, configurable
 from semsam.data.build import DATASET_MAPPER
+from semsam.data.prompt_sampling import jitter_boxes
 from semsam.data.records import BadRecordError, LazyImage, Regions, decode_regions
 from semsam.data.run_length import IntArray, RunLengthMasks
 from semsam.data.text_flip import flip_caption
@@ -33,7 +34,7 @@ class CaptionMapper:
     their order, all phrases as references.
 
     Records whose regions have embeddings of their names (``text_regions_tsv://``) train a model to
-    name them; they have no masks to learn.
+    name them; they have no masks to learn, and their boxes, which a detector found, get noise.
 
     Args:
         is_train: which of the two.
@@ -41,6 +42,7 @@ class CaptionMapper:
         resize: the evaluation resize.
         num_prompts: at most so many regions an image in training.
         learn_masks: give the masks of the regions in training, which then all have one.
+        prompt_noise: of the boxes of names with embeddings, see ``prompt_sampling.jitter``.
         text_prompt_ratio: share of the training prompts that are the box and its name, where names
             have embeddings.
         padding: colour of what the jitter pads, RGB; the pixel mean, which the model sees as 0.
@@ -56,6 +58,7 @@ class CaptionMapper:
         resize: ResizeShortestEdge,
         num_prompts: int = 16,
         learn_masks: bool = False,
+        prompt_noise: float = 0.0,
         text_prompt_ratio: float = 0.0,
         padding: Sequence[int] = (124, 116, 104),
         jpeg_draft: bool = False,
@@ -69,6 +72,7 @@ class CaptionMapper:
         self.learn_masks = learn_masks
         if not 0 <= text_prompt_ratio <= 1:
             raise ValueError(f"INPUT.TEXT_PROMPT_RATIO is 0 to 1, not {text_prompt_ratio}")
+        self.prompt_noise = prompt_noise
         self.text_prompt_ratio = text_prompt_ratio
         self.padding = tuple(padding)
         self.jpeg_draft = jpeg_draft
@@ -82,6 +86,7 @@ class CaptionMapper:
             **read_geometry(node),
             "num_prompts": node.NUM_PROMPTS,
             "learn_masks": bool(cfg.MODEL.CRITERION.NAME),
+            "prompt_noise": node.PROMPT_NOISE,
             "text_prompt_ratio": node.TEXT_PROMPT_RATIO,
             "padding": [round(value) for value in cfg.MODEL.PIXEL_MEAN],
             "jpeg_draft": node.JPEG_DRAFT,
@@ -99,9 +104,10 @@ class CaptionMapper:
             ``image``), ``file_name``, ``image_id``, and ``height`` and ``width`` of the frame in
             which results are wanted: in training that of ``image``, else the photo's. In training
             also ``instances`` (gt_boxes as the prompts, gt_captions: a text each, gt_masks if they
-            are learned, gt_text_embeddings (N, D) if the record has embeddings) and ``targets``
-            (each prompt is answered by its own region); else ``region_ids`` (list of int),
-            ``references`` (a list of texts each), and ``predict_masks`` False: words are evaluated.
+            are learned, gt_text_embeddings (N, D) if the record has embeddings), ``targets`` (each
+            prompt is answered by its own region) and, with embeddings, ``text_encoder``; else
+            ``region_ids`` (list of int), ``references`` (a list of texts each), and
+            ``predict_masks`` False: words are evaluated.
 
         Raises:
             BadRecordError: if the image or a region is damaged, or no region is left.
@@ -133,6 +139,15 @@ class CaptionMapper:
         prompts = Prompts.from_boxes(boxes)
         if embeddings is not None:
             instances.gt_text_embeddings = torch.from_numpy(embeddings[numbers])
+            source["text_encoder"] = record["encoder"]
+            if self.prompt_noise:
+                noisy = jitter_boxes(
+                    boxes.numpy().astype(np.float64),
+                    self.prompt_noise,
+                    geometry.output,
+                    record["rng"],
+                )
+                prompts = Prompts.from_boxes(torch.from_numpy(noisy))
             if self.text_prompt_ratio:
                 prompts = prompts.with_texts(instances.gt_text_embeddings)
                 said = record["rng"].random(len(captions)) < self.text_prompt_ratio

@@ -292,6 +292,9 @@ class PromptableSegmentor(nn.Module):
             raise RuntimeError("this model has no criterion; name one in MODEL.CRITERION.NAME")
         instances: list[Instances] = [x["instances"].to(self.device) for x in batched_inputs]
         targets: list[PromptTargets] = [x["targets"].to(self.device) for x in batched_inputs]
+        for record in batched_inputs:
+            if "text_encoder" in record and "TextClassHead" in self.region_heads:
+                self.region_heads["TextClassHead"].check_encoder(record["text_encoder"])
         vocabularies = [x.get("vocabulary") for x in batched_inputs]
         if self.naming is not None:
             for own, vocabulary in zip(instances, vocabularies, strict=True):

@@ -26,7 +26,7 @@ from semsam.modeling.text.classifier import (
     check_encoder,
     class_scores,
 )
-from semsam.modeling.text.encoder import TextEncoder, model_label
+from semsam.modeling.text.encoder import TextEncoder, is_same_encoder, model_label
 from semsam.structures import Instances, PromptOutput, PromptTargets, TextPrediction
 
 #: Largest logarithm of the scale, as CLIP was trained: a cosine counts a hundred times at most.
@@ -172,6 +172,14 @@ class TextClassHead(nn.Module):
         if self.fixed_logit_scale is not None:
             return self.logit_scale.new_tensor(self.fixed_logit_scale).exp()
         return self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+
+    def check_encoder(self, name: str) -> None:
+        """Raise ValueError, naming both, if vectors of an encoder are not what the head learns."""
+        if self.text_encoder and not is_same_encoder(name, self.text_encoder):
+            raise ValueError(
+                f"the data's names were encoded by '{name}', the model learns the space of "
+                f"'{self.text_encoder}' (MODEL.TEXT.MODEL)"
+            )
 
     def encode_classes(
         self, names: Sequence[str], templates: Sequence[str] = ("a photo of a {}.",)
