@@ -32,6 +32,7 @@ from semsam.engine import launch
 from semsam.evaluation import build_evaluator, inference_on_dataset, print_table
 from semsam.evaluation.evaluator import Results
 from semsam.evaluation.seginw import evaluate_seginw, write_submission
+from semsam.inference.class_names import ClassNames
 from semsam.inference.named_instances import NamedInstances
 from semsam.modeling.build import resolve_device
 from semsam.modeling.text.templates import clean_name
@@ -49,6 +50,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", help="file or url instead of the model's own")
     parser.add_argument("--dataset", required=True, help="name, scheme://PATH, or seginw")
     parser.add_argument("--classes", help="a classifier instead of the names of the data set")
+    parser.add_argument("--parts", action="store_true", help="the classes are parts of things")
     parser.add_argument("--boxes", metavar="JSON", help="proposals: COCO's results, or truth")
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument("--submission", metavar="ZIP", help="pack the files of seginw")
@@ -101,9 +103,10 @@ def evaluate(args: argparse.Namespace, predictor: SemSamPredictor, dataset: str)
         for key in ("points_per_side", "pred_iou_thresh", "stability_score_thresh"):
             settings[key] = getattr(args, key)
     classes = args.classes or [clean_name(name) for name in names]
-    find = NamedInstances(predictor, classes, **settings)
-    if (number := len(predictor.class_names(classes).names)) != len(names):
-        raise ValueError(f"--classes has {number} classes, '{dataset}' has {len(names)}")
+    named = ClassNames(predictor.model, classes, args.parts)
+    if len(named.names) != len(names):
+        raise ValueError(f"--classes has {len(named.names)} classes, '{dataset}' has {len(names)}")
+    find = NamedInstances(predictor, named, **settings)
     cfg = get_cfg()
     cfg.OUTPUT_DIR = args.output
     return inference_on_dataset(find, Photos(dataset), build_evaluator(cfg, dataset))

@@ -31,7 +31,7 @@ from .amg_utils import (
     non_maximum_suppression,
     point_grid,
 )
-from .class_names import Classes
+from .class_names import Classes, ClassNames
 from .predictor import (
     ClickableModel,
     SemSamPredictor,
@@ -124,8 +124,8 @@ class AutomaticMaskGenerator:
         levels: granularities to keep, 1 (whole) to K (part); all if None.
         min_size: the shorter side of an image is resized to this before it enters the model; None
             for the model's own format, or the predictor's.
-        classes: names, a classifier or its file, among which each mask is named; for models with a
-            ``TextClassHead``.
+        classes: names, a classifier, its file or ``ClassNames``, among which each mask is named;
+            for models with a ``TextClassHead``.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -148,7 +148,7 @@ class AutomaticMaskGenerator:
         output_mode: str = "binary_mask",
         levels: Sequence[int] | None = None,
         min_size: int | None = None,
-        classes: Classes | None = None,
+        classes: Classes | ClassNames | None = None,
     ) -> None:
         if output_mode not in OUTPUT_MODES:
             raise ValueError(f"output_mode is one of {OUTPUT_MODES}, not '{output_mode}'")

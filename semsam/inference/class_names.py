@@ -29,14 +29,15 @@ class ClassNames:
         model: with a ``TextClassHead`` among its region heads.
         classes: names are encoded by the text encoder of the model's configuration, in the sentence
             "a photo of a NAME."; a classifier has its sentences already.
+        parts: the names are of parts of things, for which the model has a space of its own.
 
     Raises:
-        ValueError: if the model has no such head, the list is empty or has a name twice, or the
-            classifier was built with another text encoder than the model's.
+        ValueError: if the model has no such head or no such space, the list is empty or has a name
+            twice, or the classifier was built with another text encoder than the model's.
         FileNotFoundError: if there is no such file.
     """
 
-    def __init__(self, model: Any, classes: Classes) -> None:
+    def __init__(self, model: Any, classes: Classes, parts: bool = False) -> None:
         heads = getattr(model, "region_heads", {})
         if "TextClassHead" not in heads:
             raise ValueError(
@@ -44,6 +45,9 @@ class ClassNames:
                 "with TextClassHead among MODEL.REGION_HEADS.NAMES"
             )
         self._head = heads["TextClassHead"]
+        self._parts = parts
+        if parts and "part" not in self._head.projections:
+            raise ValueError("the model has no space for names of parts (MODEL.TEXT_CLASS.PARTS)")
         if isinstance(classes, str | Path):
             classes = Classifier.load(classes)
         if not isinstance(classes, Classifier):
@@ -54,8 +58,9 @@ class ClassNames:
     @torch.inference_mode()
     def probabilities(self, text: TextPrediction | None) -> torch.Tensor:
         """(B, N, K, C) float32 of each mask among the classes, of the decoder's answer."""
-        assert text is not None, "the head says nothing"
-        return self._head.score(text.embeddings, self._classifier).softmax(dim=-1)
+        embeddings = None if text is None else text.parts if self._parts else text.embeddings
+        assert embeddings is not None, "the head says nothing"
+        return self._head.score(embeddings, self._classifier).softmax(dim=-1)
 
     def __call__(self, text: TextPrediction | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The best class of each mask.

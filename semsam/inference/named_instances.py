@@ -13,7 +13,7 @@ from semsam.structures import Instances
 
 from .amg_utils import encode_mask
 from .automatic import AutomaticMaskGenerator
-from .class_names import Classes, NamedScore
+from .class_names import Classes, ClassNames, NamedScore
 from .predictor import SemSamPredictor
 
 
@@ -39,21 +39,20 @@ class NamedInstances:
     def __init__(
         self,
         predictor: SemSamPredictor,
-        classes: Classes,
+        classes: Classes | ClassNames,
         boxes: Mapping[Any, NDArray[np.floating]] | None = None,
         boxes_per_batch: int = 64,
         **settings: Any,
     ) -> None:
         self.predictor = predictor
-        self.classes = classes
-        names = predictor.class_names(classes).names
-        self._numbers = {name: number for number, name in enumerate(names)}
+        self.classes = predictor.class_names(classes)
+        self._numbers = {name: number for number, name in enumerate(self.classes.names)}
         self.boxes = boxes
         self.boxes_per_batch = boxes_per_batch
         self._generator = None
         if boxes is None:
             self._generator = AutomaticMaskGenerator(
-                predictor, classes=classes, output_mode="coco_rle", **settings
+                predictor, classes=self.classes, output_mode="coco_rle", **settings
             )
 
     def __call__(self, batch: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

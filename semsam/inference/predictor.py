@@ -156,7 +156,7 @@ class SemSamPredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         mask_input: ArrayLike | None = None,
-        classes: Classes | None = None,
+        classes: Classes | ClassNames | None = None,
     ) -> tuple[Any, ...]:
         """Masks for one prompt, and their names where classes are given.
 
@@ -168,8 +168,8 @@ class SemSamPredictor:
                 meaning, or the one with the best score.
             return_logits: real-valued masks instead of bool.
             mask_input: (h, w), one of an earlier call's ``low_res``, to be refined (SAM).
-            classes: names, a classifier or its file, among which each mask is named; for models
-                with a ``TextClassHead``.
+            classes: names, a classifier, its file or ``ClassNames``, among which each mask is
+                named; for models with a ``TextClassHead``.
 
         Returns:
             masks: (K, H, W) bool in the image's frame, from level 1 (whole) to K (part), or (1, H,
@@ -209,7 +209,7 @@ class SemSamPredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         mask_input: ArrayLike | Tensor | None = None,
-        classes: Classes | None = None,
+        classes: Classes | ClassNames | None = None,
     ) -> tuple[Any, ...]:
         """Masks for N prompts at once; a prompt's result does not depend on the others.
 
@@ -247,13 +247,15 @@ class SemSamPredictor:
             return masks, scores, low_res
         return masks, scores, low_res, [name.named(*row) for row in zip(*named, strict=True)]
 
-    def class_names(self, classes: Classes) -> ClassNames:
+    def class_names(self, classes: Classes | ClassNames) -> ClassNames:
         """The classes, ready to name masks; a list that was given last is not encoded again.
 
         Raises:
             ValueError: as ``ClassNames``.
             FileNotFoundError: as ``ClassNames``.
         """
+        if isinstance(classes, ClassNames):
+            return classes
         if isinstance(classes, Classifier | str | Path):
             return ClassNames(self.model, classes)
         key = tuple(classes)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from semsam.inference import AutomaticMaskGenerator, SemSamPredictor
+from semsam.inference.class_names import ClassNames
 from semsam.inference.mask_filter import filter_masks
 from semsam.modeling import build_model
 from semsam.modeling.text.classifier import Classifier
@@ -134,3 +135,23 @@ def test_a_model_that_knows_no_encoder_asks_for_a_classifier(photo):
     predictor.set_image(photo)
     with pytest.raises(ValueError, match=r"give a classifier of tools/build_classifier\.py"):
         predictor.predict([[20, 30]], classes=CLASSES)
+
+
+def test_names_of_parts_are_read_in_their_own_space(tmp_path, photo):
+    cfg = tiny_ovsam_cfg(EMBED_DIM=16, PARTS=True)
+    cfg.MODEL.TEXT.MODEL = write_clip(tmp_path / "clip")
+    torch.manual_seed(0)
+    predictor = SemSamPredictor(perturb(build_model(cfg)))
+    predictor.set_image(photo)
+    parts = ClassNames(predictor.model, CLASSES, parts=True)
+    output = predictor.decode(predictor.prompts([[20.0, 30.0]]))
+    expected = parts.probabilities(output.text)[0, 0, list(output.level_order)].max(dim=-1).values
+    *_, names = predictor.predict([[20, 30]], classes=parts)
+    np.testing.assert_allclose([score for _, score in names], expected, rtol=1e-5)
+    *_, wholes = predictor.predict([[20, 30]], classes=CLASSES)
+    assert [score for _, score in names] != [score for _, score in wholes]
+
+
+def test_a_model_without_a_space_of_parts_says_so(model):
+    with pytest.raises(ValueError, match=r"MODEL\.TEXT_CLASS\.PARTS"):
+        ClassNames(model, CLASSES, parts=True)
