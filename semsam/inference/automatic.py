@@ -18,6 +18,7 @@ import torch
 
 from semsam.modeling.postprocessing import upsample_map
 from semsam.structures import PromptOutput, Prompts
+from semsam.structures.photo_format import check_image
 
 from .amg_utils import (
     OUTPUT_MODES,
@@ -35,7 +36,6 @@ from .class_names import Classes, ClassNames
 from .predictor import (
     ClickableModel,
     SemSamPredictor,
-    check_image,
 )
 
 T = TypeVar("T")

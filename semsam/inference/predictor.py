@@ -17,6 +17,7 @@ from semsam import model_zoo
 from semsam.modeling.postprocessing import upsample_masks, upsample_masks_binary
 from semsam.modeling.text.classifier import Classifier
 from semsam.structures import ImageList, PhotoFormat, PromptOutput, Prompts
+from semsam.structures.photo_format import check_image
 
 from .amg_utils import drop_small_islands, fill_small_holes
 from .class_names import Classes, ClassNames
@@ -389,17 +390,6 @@ class SemSamPredictor:
                 f"prompt {coords.tolist()} lies outside the image of {width} x {height} pixels"
             )
         return coords * (coords.new_tensor([input_w, input_h] * (size // 2)) / limit)
-
-
-def check_image(image: np.ndarray) -> None:
-    """Raise ValueError unless an image is (H, W, 3) uint8 and not empty."""
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
-        shape = getattr(image, "shape", type(image).__name__)
-        raise ValueError(f"an image is an array of (H, W, 3) RGB, got {shape}")
-    if image.dtype != np.uint8:
-        raise ValueError(f"an image is uint8 in 0..255, got {image.dtype}; scale and convert it")
-    if 0 in image.shape:
-        raise ValueError(f"the image is empty: {image.shape}")
 
 
 def _mask_iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from semsam.config import CfgNode, configurable
 from semsam.structures import Instances, PromptOutput, PromptTargets, masks_to_boxes
 
 from .criterion.matcher import Pairs
-from .criterion.pair_losses import named_layers
+from .criterion.pair_losses import mean_over_ranks, named_layers
 from .postprocessing import upsample_masks
 from .segmentation_tasks import panoptic_segments, semantic_scores, top_instances
 from .text.classifier import Classifier, check_encoder
@@ -183,13 +183,13 @@ class Naming(nn.Module):
         # Their names are classes among all others and nothing, not contrasted with each other.
         losses = criterion.supervise(_without_text(output), list(instances), pairs)
         named = [i for i, vocabulary in enumerate(vocabularies) if vocabulary]
+        normalizer = mean_over_ranks(len(named), output.scores.device)
         for suffix, layer in named_layers(output):
             total = _nothing_yet(layer)
             for i in named:
                 logits = self.logits(layer, i, vocabularies[i] or "")[0]
                 total = total + self._set_loss(logits, instances[i], pairs[i])
-            mean = total / max(len(named), 1)
-            losses["loss_class" + suffix] = self.class_weight * mean
+            losses["loss_class" + suffix] = self.class_weight * total / normalizer
         return {_of_image(name): loss for name, loss in losses.items()}
 
     def segment(

@@ -55,3 +55,14 @@ class PhotoFormat:
     def click_extent(self, input_size: tuple[int, int]) -> tuple[float, float]:
         """Width and height, in pixels of the (h, w) input, of the box that stands for a click."""
         return self.click_ratio * input_size[1], self.click_ratio * input_size[0]
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raise ValueError unless an image is (H, W, 3) uint8 and not empty."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
+        shape = getattr(image, "shape", type(image).__name__)
+        raise ValueError(f"an image is an array of (H, W, 3) RGB, got {shape}")
+    if image.dtype != np.uint8:
+        raise ValueError(f"an image is uint8 in 0..255, got {image.dtype}; scale and convert it")
+    if 0 in image.shape:
+        raise ValueError(f"the image is empty: {image.shape}")
