@@ -184,9 +184,7 @@ class OutputFolder(ResultWriter):
 
         A result that was edited since is taken for finished if it still is json with annotations.
         """
-        if not self._has_result(item):
-            return False
-        return not with_picture or self.picture_path(item.name).is_file()
+        return self._has_result(item) and not self._lacks_picture(item, with_picture)
 
     def claim(self, item: Item, with_picture: bool = False) -> bool:
         """Whether a photo is to be done; a result of other input, or half a result, is forgotten.
@@ -195,9 +193,11 @@ class OutputFolder(ResultWriter):
             item: the photo.
             with_picture: whether a picture is wanted too.
         """
-        if item.name in self._journal and not self._has_result(item):
+        # Once: of millions of photos each look at the disk counts.
+        whole = self._has_result(item)
+        if item.name in self._journal and not whole:
             self._append("journal", {"name": item.name, "withdrawn": True})
-        return not self.is_finished(item, with_picture)
+        return not whole or self._lacks_picture(item, with_picture)
 
     def close(self, parquet: bool = False) -> Summary:
         """Merge what the ranks wrote, when all have finished; the same on every rank.
@@ -216,6 +216,9 @@ class OutputFolder(ResultWriter):
             if parquet or self._packed:
                 pack_results(self.folder, read_journal(self.folder, "journal"))
         return comm.broadcast(summary)
+
+    def _lacks_picture(self, item: Item, wanted: bool) -> bool:
+        return wanted and not self.picture_path(item.name).is_file()
 
     def _has_result(self, item: Item) -> bool:
         line = self._journal.get(item.name)
