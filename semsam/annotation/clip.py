@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,3 +80,26 @@ def top_names(names: Sequence[str], logits: NDArray[np.floating], k: int) -> lis
         k: how many are kept.
     """
     return [names[i] for i in np.argsort(-logits, kind="stable")[:k]]
+
+
+def class_fields(
+    names: Sequence[str], probabilities: NDArray[np.floating], k: int, threshold: float
+) -> dict[str, Any]:
+    """What is said of a mask whose class is one of a list.
+
+    Args:
+        names: C names.
+        probabilities: (C,) of the mask.
+        k: how many names are listed.
+        threshold: probability below which the mask is given no name.
+
+    Returns:
+        ``class_name`` or None; ``class_proposals``, best first; ``class_score``, the best one's.
+    """
+    best = float(probabilities.max())
+    proposals = top_names(names, probabilities, k)
+    return {
+        "class_name": proposals[0] if best >= threshold else None,
+        "class_proposals": proposals,
+        "class_score": round(best, 6),
+    }

@@ -15,7 +15,7 @@ from semsam.modeling.text.clip import ClipEncoder, load_clip
 from semsam.modeling.text.templates import check_templates
 
 from .build import LABELER
-from .clip import ClipScorer, top_names
+from .clip import ClipScorer, class_fields
 from .crops import SMALL, cut, image_tensor, photo_boxes
 from .records import Labels, MaskedPhoto
 
@@ -96,14 +96,7 @@ class ClipLabeler:
         features = self.scorer.image_features(patches)
         logits = self.scorer.logits(features, self._texts)
         probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
-        regions = iter([self._region(row) for row in probabilities])
+        regions = iter(
+            class_fields(self.vocabulary, row, self.top_k, self.threshold) for row in probabilities
+        )
         return [Labels([next(regions) for _ in photo.annotations]) for photo in photos]
-
-    def _region(self, probabilities: Any) -> dict[str, Any]:
-        best = float(probabilities.max())
-        proposals = top_names(self.vocabulary, probabilities, self.top_k)
-        return {
-            "class_name": proposals[0] if best >= self.threshold else None,
-            "class_proposals": proposals,
-            "class_score": round(best, 6),
-        }

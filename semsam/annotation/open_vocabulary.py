@@ -21,6 +21,7 @@ from semsam.structures import PromptOutput
 from semsam.utils.batching import Batches
 
 from .build import LABELER
+from .clip import class_fields
 from .crops import photo_boxes
 from .records import Labels, MaskedPhoto
 
@@ -56,7 +57,7 @@ class OpenVocabularyLabeler:
     ) -> None:
         self.predictor = predictor
         self.class_names = predictor.class_names(classes)
-        self.top_k = min(top_k, len(self.class_names.names))
+        self.top_k = top_k
         self.threshold = threshold
         self._batches = Batches(batch_size, "the open-vocabulary model")
 
@@ -105,10 +106,11 @@ class OpenVocabularyLabeler:
         def name(part: Sequence[int]) -> list[dict[str, Any]]:
             prompts = self.predictor.prompts(boxes=edges[list(part)])
             output = self.predictor.decode(prompts)
-            probabilities = self.class_names.probabilities(output.text)[0]
+            probabilities = self.class_names.probabilities(output.text)[0].cpu().numpy()
+            nearest = [self._nearest(output, i, photo.mask(index)) for i, index in enumerate(part)]
             return [
-                self._region(probabilities[row, self._nearest(output, row, photo.mask(index))])
-                for row, index in enumerate(part)
+                class_fields(self.class_names.names, row[best], self.top_k, self.threshold)
+                for row, best in zip(probabilities, nearest, strict=True)
             ]
 
         device = self.predictor.model.device
@@ -124,13 +126,3 @@ class OpenVocabularyLabeler:
         truth = cv2.resize(frame, found.shape[:0:-1], interpolation=cv2.INTER_NEAREST) > 0
         union = (found | truth).sum(axis=(1, 2))
         return int(((found & truth).sum(axis=(1, 2)) / np.maximum(union, 1)).argmax())
-
-    def _region(self, probabilities: torch.Tensor) -> dict[str, Any]:
-        scores, rows = probabilities.topk(self.top_k)
-        proposals = [self.class_names.names[row] for row in rows.tolist()]
-        best = float(scores[0])
-        return {
-            "class_name": proposals[0] if best >= self.threshold else None,
-            "class_proposals": proposals,
-            "class_score": round(best, 6),
-        }
