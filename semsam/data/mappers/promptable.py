@@ -18,7 +18,13 @@ from semsam.data.records import (
     decode_annotations,
 )
 from semsam.data.run_length import IntArray, RunLengthMasks
-from semsam.data.transforms import Geometry, LargeScaleJitter, ResizeShortestEdge, read_geometry
+from semsam.data.transforms import (
+    Geometry,
+    LargeScaleJitter,
+    ResizeShortestEdge,
+    read_geometry,
+    recolor,
+)
 from semsam.structures import Boxes, Instances, Prompts, PromptTargets
 
 
@@ -38,6 +44,7 @@ class PromptableMapper:
         max_levels: at most so many masks answer one training click.
         box_prompt_ratio: share of the training prompts that are boxes.
         prompt_noise: noise on training prompts, see ``prompt_sampling.jitter``.
+        color_jitter: share by which colours vary in training, see ``recolor``.
         jpeg_draft: decode JPEGs at reduced size in training where that suffices.
     """
 
@@ -52,6 +59,7 @@ class PromptableMapper:
         max_levels: int,
         box_prompt_ratio: float = 0.0,
         prompt_noise: float = 0.0,
+        color_jitter: float = 0.0,
         jpeg_draft: bool = False,
     ) -> None:
         if not 0 <= box_prompt_ratio <= 1:
@@ -63,6 +71,7 @@ class PromptableMapper:
         self.max_levels = max_levels
         self.box_prompt_ratio = box_prompt_ratio
         self.prompt_noise = prompt_noise
+        self.color_jitter = color_jitter
         self.jpeg_draft = jpeg_draft
 
     @classmethod
@@ -76,6 +85,7 @@ class PromptableMapper:
             "max_levels": cfg.MODEL.DECODER.NUM_TOKENS,
             "box_prompt_ratio": node.BOX_PROMPT_RATIO,
             "prompt_noise": node.PROMPT_NOISE,
+            "color_jitter": node.COLOR_JITTER,
             "jpeg_draft": node.JPEG_DRAFT,
         }
 
@@ -101,7 +111,10 @@ class PromptableMapper:
         else:
             geometry = self.resize(image.size)
         reduce_to = geometry.resized if self.is_train and self.jpeg_draft else None
-        pixels = geometry.apply_image(image.decode(reduce_to))
+        picture = image.decode(reduce_to)
+        if self.is_train:
+            picture = recolor(picture, self.color_jitter, record["rng"])
+        pixels = geometry.apply_image(picture)
         masks = geometry.apply_masks(annotations.masks)
         kept = np.flatnonzero(masks.areas)
         if not len(kept):
