@@ -11,7 +11,8 @@ import torch
 from semsam.modeling.text.classifier import Classifier
 from semsam.structures import TextPrediction
 
-#: A list of names, what ``tools/build_classifier.py`` made of one, or its file.
+#: A list of names; what ``tools/build_classifier.py`` made of one, or its file; or the name of one
+#: of the model's vocabularies (``MODEL.NAMING``).
 Classes = Sequence[str] | Classifier | str | Path
 
 
@@ -29,7 +30,8 @@ class ClassNames:
         model: with a ``TextClassHead`` among its region heads.
         classes: names are encoded by the text encoder of the model's configuration, in the sentence
             "a photo of a NAME."; a classifier has its sentences already.
-        parts: the names are of parts of things, for which the model has a space of its own.
+        parts: the names are of parts of things, for which the model has a space of its own; those
+            of the model's vocabularies of parts are in any case.
 
     Raises:
         ValueError: if the model has no such head or no such space, the list is empty or has a name
@@ -45,6 +47,10 @@ class ClassNames:
                 "with TextClassHead among MODEL.REGION_HEADS.NAMES"
             )
         self._head = heads["TextClassHead"]
+        naming = getattr(model, "naming", None)
+        if naming is not None and isinstance(classes, str) and classes in naming.names:
+            parts = parts or classes in naming.parts
+            classes = naming.classifier(classes)
         self._parts = parts
         if parts and "part" not in self._head.projections:
             raise ValueError("the model has no space for names of parts (MODEL.TEXT_CLASS.PARTS)")
@@ -54,6 +60,11 @@ class ClassNames:
             classes = self._head.encode_classes(tuple(classes))
         self._classifier = classes.to(model.device)
         self.names = classes.names
+
+    @property
+    def vectors(self) -> torch.Tensor:
+        """(C, D) unit vectors of the classes, averaged over their sentences."""
+        return torch.nn.functional.normalize(self._classifier.weights.mean(dim=1), dim=-1)
 
     @torch.inference_mode()
     def probabilities(self, text: TextPrediction | None) -> torch.Tensor:

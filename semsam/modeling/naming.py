@@ -56,6 +56,7 @@ class Naming(nn.Module):
     ) -> None:
         super().__init__()
         self.names = {key: classifier.names for key, classifier in vocabularies.items()}
+        self.encoders = {key: classifier.encoder for key, classifier in vocabularies.items()}
         channels = {classifier.weights.shape[-1] for classifier in vocabularies.values()}
         if len(channels) != 1:
             raise ValueError(f"vocabularies have vectors of several sizes: {sorted(channels)}")
@@ -109,13 +110,13 @@ class Naming(nn.Module):
             "top_k": node.TOP_K,
         }
 
-    def logits(self, output: PromptOutput, image: int, vocabulary: str) -> Tensor:
+    def logits(self, output: PromptOutput, image: int, vocabulary: str | Tensor) -> Tensor:
         """How well names fit the masks of an image.
 
         Args:
             output: with ``text``.
             image: position in the batch.
-            vocabulary: its name.
+            vocabulary: its name, or (C, D) unit vectors of names that training need not have known.
 
         Returns:
             (N, K, C + 1) float32; the last is for "nothing".
@@ -125,9 +126,10 @@ class Naming(nn.Module):
         """
         assert output.text is not None, "the model has no TextClassHead"
         text = output.text
-        nothing = F.normalize(self.no_object, dim=-1)[None]
-        vectors = torch.cat([self._vectors(vocabulary), nothing])
-        embeddings = text.parts if vocabulary in self.parts else text.embeddings
+        of_parts = isinstance(vocabulary, str) and vocabulary in self.parts
+        names = self._vectors(vocabulary) if isinstance(vocabulary, str) else vocabulary
+        vectors = torch.cat([names, F.normalize(self.no_object, dim=-1)[None]])
+        embeddings = text.parts if of_parts else text.embeddings
         assert embeddings is not None, "MODEL.TEXT_CLASS.PARTS is False"
         with torch.autocast(vectors.device.type, enabled=False):
             return text.logit_scale.float() * embeddings[image].float() @ vectors.T
@@ -201,7 +203,8 @@ class Naming(nn.Module):
             output: of ``answer_image``, with ``text``.
             image: position in the batch.
             image_size: (H, W) of the network's input without padding.
-            record: ``vocabulary``, its name; ``is_thing``, a bool a class, all things if absent;
+            record: ``vocabulary``, as in ``logits``; ``is_thing``, a bool a class, all things if
+                absent;
                 ``height`` and ``width`` of the wanted frame, else the input's.
 
         Returns:
@@ -230,6 +233,15 @@ class Naming(nn.Module):
                 probabilities, masks, is_thing, self.object_mask_threshold, self.overlap_threshold
             ),
         }
+
+    def classifier(self, vocabulary: str) -> Classifier:
+        """A vocabulary, averaged over its sentences.
+
+        Raises:
+            ValueError: if there is no such vocabulary.
+        """
+        vectors = self._vectors(vocabulary)[:, None]
+        return Classifier(self.names[vocabulary], vectors, self.encoders[vocabulary])
 
     def _vectors(self, vocabulary: str) -> Tensor:
         """(C, D) unit-norm."""
