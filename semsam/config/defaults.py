@@ -284,6 +284,9 @@ def _dataloader() -> CN:
     node.NUM_WORKERS = 4
     # Stop when more than this share of the rows read so far was unusable.
     node.MAX_BAD_FRACTION = 0.05
+    # Shuffle the rows of so many shards among each other, so that few shards are read at a time
+    # (slow disks, remote storage); 0 shuffles all rows of an epoch.
+    node.SHARDS_AT_ONCE = 0
     return node
 
 

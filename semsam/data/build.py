@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from semsam.config import CfgNode
 from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records
 from semsam.data.records import BadRecordError
-from semsam.data.samplers import InferenceSampler, MixtureSampler, TrainingSampler
+from semsam.data.samplers import InferenceSampler, TrainingSampler
 from semsam.utils import comm
 from semsam.utils.registry import Registry
 
@@ -64,11 +64,15 @@ def build_train_loader(cfg: CfgNode, start_sample: int = 0) -> DataLoader:
     seed = cfg.SEED if cfg.SEED >= 0 else comm.broadcast(secrets.randbits(32))
     sources = [(DatasetCatalog.get(name), _mapper(cfg, name, True)) for name in cfg.DATASETS.TRAIN]
     rows = TrainingRows(sources, seed, cfg.DATALOADER.MAX_BAD_FRACTION)
-    place = (seed, rank, world_size, start_sample)
-    sampler: Sampler[tuple[int, int]] = TrainingSampler(len(rows), *place)
-    if cfg.DATASETS.TRAIN_SHARES:
-        sizes = [len(records) for records, _ in sources]
-        sampler = MixtureSampler(sizes, cfg.DATASETS.TRAIN_SHARES, *place)
+    sampler = TrainingSampler(
+        [_shard_sizes(records) for records, _ in sources],
+        seed,
+        rank,
+        world_size,
+        start_sample,
+        cfg.DATASETS.TRAIN_SHARES,
+        cfg.DATALOADER.SHARDS_AT_ONCE,
+    )
     _allow_many_files()
     return DataLoader(
         rows,
@@ -116,6 +120,11 @@ def _check_images_stay(node: CfgNode) -> None:
             "INPUT.MIN_SCALE and INPUT.MAX_SCALE to 1.0 (or to one value below), INPUT.FLIP_PROB "
             f"and INPUT.COLOR_JITTER to 0.0; they are {low}, {high}, {flip} and {colors}"
         )
+
+
+def _shard_sizes(records: Records) -> Sequence[int]:
+    """Rows of each shard; a dataset that has none is one."""
+    return getattr(records, "shard_sizes", None) or [len(records)]
 
 
 def _allow_many_files() -> None:

@@ -145,6 +145,11 @@ class TsvRecords:
         self._parse = parse
         self._ends = np.cumsum([len(shard) for shard in self.shards])
 
+    @property
+    def shard_sizes(self) -> list[int]:
+        """Rows of each shard, for samplers that read few of them at a time."""
+        return [len(shard) for shard in self.shards]
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 
