@@ -157,10 +157,12 @@ class RunLengthMasks:
         # Mark where runs begin and end; a mark met twice is one run that follows another.
         flat[column + self.top * stride] ^= 1
         flat[(column + self.bottom * stride)[inside]] ^= 1
-        # Then each row is the row above with the marked pixels switched, eight pixels at a time.
+        # Then each row is the row above with the marked pixels switched, eight pixels at a time, as
+        # far as there are marks: what lies around a mask is memory that nobody touches.
         words = bitmaps.view(np.uint64)
-        for row in range(1, height):
-            np.bitwise_xor(words[:, row], words[:, row - 1], out=words[:, row])
+        for mask, (left, top, right, bottom) in zip(words, self.boxes.astype(int), strict=True):
+            part = mask[top : bottom + 1, left // 8 : -(-right // 8)]
+            np.bitwise_xor.accumulate(part, axis=0, out=part)
         return np.ascontiguousarray(bitmaps[:, :, :width]).view(np.bool_)
 
     def window(self, index: int) -> tuple[int, int, BoolArray]:
