@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,13 +115,17 @@ class TsvFile:
 
 
 def _read_index(path: Path) -> np.ndarray:
-    text = path.read_text()
+    """(N,) offsets, without an object a row."""
+    text = path.read_bytes()
     if not text.strip():
         raise ValueError(f"'{path}' is empty")
-    columns = len(text.split("\n", 1)[0].split())
+    columns = len(text.split(b"\n", 1)[0].split())
     try:
-        return np.array(text.split(), dtype=np.int64)[::columns]
-    except ValueError as error:
+        with warnings.catch_warnings():
+            # numpy warns of text that it cannot read, and returns what came before.
+            warnings.simplefilter("error")
+            return np.fromstring(text, dtype=np.int64, sep=" ")[::columns]
+    except (ValueError, DeprecationWarning) as error:
         raise ValueError(f"'{path}' is not a list of offsets: {error}") from error
 
 
