@@ -8,8 +8,9 @@ import pytest
 from semsam.data import DatasetCatalog, MetadataCatalog
 from semsam.data.datasets.regions import RegionRecords, RegionsTsv, region_row
 from semsam.data.datasets.sa1b import Sa1bTsv
+from semsam.data.datasets.shard_list import PROGRESS, list_shards
 from semsam.data.datasets.shard_writer import pack_shards
-from semsam.data.datasets.tsv import PROGRESS, list_shards, write_tsv
+from semsam.data.datasets.tsv import write_tsv
 from semsam.data.datasets.visual_genome import load_visual_genome
 from semsam.data.records import BadRecordError, LazyImage
 from tests.data.region_files import vg_region, write_visual_genome
