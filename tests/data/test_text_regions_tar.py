@@ -1,7 +1,6 @@
 import io
 import json
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from semsam.data.datasets.text_regions_tar import TextRegionsTar, text_region_sa
 from semsam.data.datasets.tsv import write_tsv
 from semsam.data.records import BadRecordError, LazyImage, decode_regions
 from tests.data.text_region_files import jpg, make_result
-
-PREPARE = Path(__file__).parents[2] / "datasets" / "prepare_text_regions.py"
 
 
 def npy(array):
