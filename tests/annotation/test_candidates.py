@@ -116,7 +116,7 @@ WORDS = st.sampled_from([*SHORT.split(" "), *LONG.split(" ")])
 TEXTS = st.text(max_size=60) | st.lists(WORDS, max_size=14).map(" ".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(TEXTS)
 def test_names_of_any_text_are_whole_short_and_each_once(text):
     names = parse_candidates(text, NOUN_PHRASES)
@@ -128,7 +128,7 @@ def test_names_of_any_text_are_whole_short_and_each_once(text):
         assert not re.search(r"[\s.,;:]{2}|[.,;:!?\n\t|]", name)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(TEXTS)
 def test_a_name_goes_in_again_unchanged(text):
     names = parse_candidates(text, NOUN_PHRASES)
@@ -137,7 +137,7 @@ def test_a_name_goes_in_again_unchanged(text):
     assert parse_candidates(", ".join(names), NOUN_PHRASES) == names
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(WORDS, max_size=8).map(" ".join))
 def test_saying_it_twice_says_no_more(text):
     assert parse_candidates(f"{text}\n{text}", NOUN_PHRASES) == parse_candidates(text, NOUN_PHRASES)

@@ -1,9 +1,11 @@
 import json
+import uuid
 
 import pytest
 
 from semsam.data.datasets.shard_list import holds_shards, list_shards, write_manifest
-from semsam.data.datasets.tsv import TsvFile, write_tsv
+from semsam.data.datasets.tsv import TsvFile, TsvRecords, write_tsv
+from semsam.utils.storage import as_path
 
 ROWS = [[b"a", b"1"], ["é€".encode(), b"22"], [b"c", b""]]
 
@@ -100,3 +102,43 @@ def test_a_list_or_an_index_tells_a_folder_of_shards(tmp_path):
     assert holds_shards(tmp_path / "shards")
     write_manifest(tmp_path, ["x.tsv"])
     assert holds_shards(tmp_path)
+
+
+class NamesOnly(TsvRecords):
+    @staticmethod
+    def parse(text):
+        return {"number": int(text)}
+
+
+@pytest.fixture
+def remote():
+    """Two shards of three rows in fsspec's memory, a file system like any other to us."""
+    folder = as_path(f"memory://{uuid.uuid4().hex}")
+    folder.mkdir(parents=True)
+    for shard in range(2):
+        lines = [b"%d\t%d\taW1hZ2U=\n" % (row, row) for row in range(3 * shard, 3 * shard + 3)]
+        (folder / f"{shard}.tsv").write_bytes(b"".join(lines))
+        (folder / f"{shard}.lineidx").write_text("0\n13\n26\n")
+    return folder
+
+
+def test_shards_behind_a_url_are_read_like_those_of_this_machine(remote):
+    records = NamesOnly(str(remote))
+    assert records.shard_sizes.tolist() == [3, 3]
+    assert [records[row]["number"] for row in range(6)] == list(range(6))
+    assert records[4]["file_name"] == f"{remote}/1.tsv:1"
+    (remote / "1.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1\.tsv"):
+        NamesOnly(str(remote))
+
+
+def test_rows_behind_a_url_are_kept_up_to_a_number_of_bytes(remote, tmp_path):
+    def number_kept(folder, **options):
+        records = NamesOnly(str(remote), cache=folder, **options)
+        assert [records[row]["number"] for row in range(6)] == list(range(6))
+        return sum(path.is_file() for path in folder.rglob("*"))
+
+    assert number_kept(tmp_path / "all") == 6
+    assert number_kept(tmp_path / "some", cache_gb="3.9e-8") < 6
+    with pytest.raises(ValueError, match="positive"):
+        NamesOnly(str(remote), cache=tmp_path, cache_gb="0")

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from semsam.structures import Boxes, box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, masks_to_boxes
@@ -18,7 +18,6 @@ def test_no_masks_have_no_boxes():
     assert masks_to_boxes(torch.zeros(0, 5, 7, dtype=torch.bool)).shape == (0, 4)
 
 
-@settings(deadline=None)  # a busy machine is not a fault
 @given(st.lists(st.floats(-100, 100, width=32), min_size=4, max_size=4))
 def test_centre_form_and_corner_form_are_inverse(values):
     boxes = torch.tensor(values)

@@ -60,16 +60,17 @@ class RegionRecords:
 class RegionsTsv(TsvRecords):
     """Records of the shards that ``datasets/prepare_regions.py`` writes.
 
-    Args:
-        folder: where the shards lie.
-
-    Raises:
-        FileNotFoundError: if a shard or an index is missing.
-        ValueError: if an index or a label file does not fit its shard.
+    Arguments and errors are those of ``TsvRecords``.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder, _parse_columns)
+    @staticmethod
+    def parse(text: bytes) -> dict[str, Any]:
+        """Keys of the record from the json.
+
+        Raises:
+            KeyError, ValueError: if it is not what it should be.
+        """
+        return _parse_columns(text)
 
 
 def region_row(record: dict[str, Any]) -> list[bytes]:

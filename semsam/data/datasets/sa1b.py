@@ -74,16 +74,17 @@ class Sa1bTar(TarRecords):
 class Sa1bTsv(TsvRecords):
     """Records of TSV shards: name, annotation json, base64 image.
 
-    Args:
-        folder: where the shards lie.
-
-    Raises:
-        FileNotFoundError: if a shard or an index is missing.
-        ValueError: if an index or a label file does not fit its shard.
+    Arguments and errors are those of ``TsvRecords``.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder, _parse_column)
+    @staticmethod
+    def parse(text: bytes) -> dict[str, Any]:
+        """Keys of the record from the json.
+
+        Raises:
+            KeyError, ValueError: if it is not what it should be.
+        """
+        return _parse_column(text)
 
 
 def parse_annotations(text: bytes) -> list[dict[str, Any]]:

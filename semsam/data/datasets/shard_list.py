@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from semsam.utils.file_io import write_json
+from semsam.utils.storage import as_path
 
 MANIFEST = "shards.json"
 #: What the writer of shards has packed so far; gone when all is.
@@ -21,16 +22,19 @@ PROGRESS = "progress.json"
 INDEX_SUFFIXES = {".tsv": ".lineidx", ".tar": ".taridx"}
 
 
-class RowNumbers:
+class ShardedRows:
     """Rows of several shards, numbered through.
 
     Args:
-        lengths: rows of each shard.
+        shard_sizes: rows of each shard.
+
+    Attributes:
+        shard_sizes: (S,) as given; samplers that read few shards at a time ask for it.
     """
 
-    def __init__(self, lengths: Sequence[int]) -> None:
-        self._lengths = np.asarray(lengths, dtype=np.int64)
-        self._ends = np.cumsum(self._lengths)
+    def __init__(self, shard_sizes: Sequence[int]) -> None:
+        self.shard_sizes = np.asarray(shard_sizes, dtype=np.int64)
+        self._ends = np.cumsum(self.shard_sizes)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -43,7 +47,7 @@ class RowNumbers:
         """
         item = range(len(self))[item]
         shard = int(np.searchsorted(self._ends, item, side="right"))
-        return shard, item - int(self._ends[shard] - self._lengths[shard])
+        return shard, item - int(self._ends[shard] - self.shard_sizes[shard])
 
 
 def write_manifest(folder: str | Path, shards: Sequence[str]) -> None:
@@ -64,7 +68,7 @@ def list_shards(folder: str | Path, suffix: str = ".tsv") -> list[Path]:
     """The shards of a folder, in order of their names: those listed, else those found.
 
     Args:
-        folder: where they lie.
+        folder: where they lie; a path or a url.
         suffix: of their names, a key of ``INDEX_SUFFIXES``.
 
     Raises:
@@ -73,7 +77,7 @@ def list_shards(folder: str | Path, suffix: str = ".tsv") -> list[Path]:
         ValueError: if the shards are still being written, or their writer was stopped, or the
             listed ones are of another kind.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"folder '{folder}' does not exist")
     if (folder / MANIFEST).is_file():

@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semsam.data.datasets.shard_list import INDEX_SUFFIXES, RowNumbers, list_shards
+from semsam.data.datasets.shard_list import INDEX_SUFFIXES, ShardedRows, list_shards
 from semsam.data.records import blame
 from semsam.data.run_length import IntArray
 from semsam.utils.file_io import atomic_write
@@ -107,7 +107,7 @@ class TarShard:
         return members
 
 
-class TarRecords:
+class TarRecords(ShardedRows):
     """Records of tar shards, a sample each.
 
     Args:
@@ -132,10 +132,7 @@ class TarRecords:
         self.shards = [TarShard(shard) for shard in paths]
         self._kinds = (*IMAGE_KINDS, *kinds)
         self._parse = parse
-        self._rows = RowNumbers([len(shard) for shard in self.shards])
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__([len(shard) for shard in self.shards])
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         """One record.
@@ -143,7 +140,7 @@ class TarRecords:
         Raises:
             BadRecordError: if the sample does not parse.
         """
-        number, row = self._rows.find(item)
+        number, row = self.find(item)
         shard = self.shards[number]
         where = f"{shard.path}:{shard.name(row)}"
         with blame(where):

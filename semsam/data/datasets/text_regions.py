@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,16 +69,17 @@ class TextRegionsTsv(TsvRecords):
     for the R regions, and ``caption_embeddings``, (C, D) for the C captions. A region has
     ``score`` and ``candidate`` too.
 
-    Args:
-        folder: where the shards lie.
-
-    Raises:
-        FileNotFoundError: if a shard or an index is missing.
-        ValueError: if an index or a label file does not fit its shard.
+    Arguments and errors are those of ``TsvRecords``.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder, _parse)
+    @staticmethod
+    def parse(text: bytes) -> dict[str, Any]:
+        """Keys of the record from the json.
+
+        Raises:
+            KeyError, ValueError: if it is not what it should be.
+        """
+        return _parse(text)
 
 
 def _parse(text: bytes) -> dict[str, Any]:

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import base64
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semsam.data.datasets.shard_list import RowNumbers, list_shards
+from semsam.data.datasets.shard_list import ShardedRows, list_shards
 from semsam.data.records import blame
 from semsam.utils.file_io import atomic_write
+from semsam.utils.storage import RangeCache, as_path, is_remote, read_range
+
+#: Shards that are opened side by side: far away each takes a few round trips.
+_OPENED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,14 @@ class TsvRow:
         number: of the row in the file, from 0.
         offset: of its first byte.
         num_bytes: its length, with the line break.
+        cache: of rows that lie behind a url.
     """
 
     path: Path
     number: int
     offset: int
     num_bytes: int
+    cache: RangeCache | None = None
 
     def __str__(self) -> str:
         return f"{self.path}:{self.number}"
@@ -46,11 +53,12 @@ class TsvRow:
             FileNotFoundError: if the file is gone.
             ValueError: if the row does not begin and end where the index has it.
         """
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            line = file.read(self.num_bytes)
-            # The last row of a file may lack its line break.
-            is_row = line.find(b"\n") == len(line) - 1 or (b"\n" not in line and not file.read(1))
+        read = read_range if self.cache is None else self.cache.read
+        line = read(self.path, self.offset, self.num_bytes)
+        # The last row of a file may lack its line break.
+        is_row = line.find(b"\n") == len(line) - 1 or (
+            b"\n" not in line and not read_range(self.path, self.offset + len(line), 1)
+        )
         if len(line) < self.num_bytes:
             raise ValueError(f"'{self.path}' ends in row {self.number}: it was cut")
         if not is_row:
@@ -65,17 +73,24 @@ class TsvFile:
     need no thousand handles.
 
     Args:
-        path: the file with the rows.
+        path: the file with the rows; a path or a url.
         index: its index; the path with the suffix ``.lineidx`` if None.
+        cache: of rows that lie behind a url.
 
     Raises:
         FileNotFoundError: if either is missing.
         ValueError: if the index is damaged or belongs to another file.
     """
 
-    def __init__(self, path: str | Path, index: str | Path | None = None) -> None:
-        self.path = Path(path)
-        index = Path(index) if index is not None else self.path.with_suffix(".lineidx")
+    def __init__(
+        self,
+        path: str | Path,
+        index: str | Path | None = None,
+        cache: RangeCache | None = None,
+    ) -> None:
+        self.path = as_path(path)
+        self.cache = cache
+        index = as_path(index) if index is not None else self.path.with_suffix(".lineidx")
         for file in (self.path, index):
             if not file.is_file():
                 raise FileNotFoundError(f"'{file}' is missing")
@@ -98,7 +113,12 @@ class TsvFile:
         """Where a row lies; nothing is read."""
         number = range(len(self))[item]
         begin, end = map(int, self._offsets[number : number + 2])
-        return TsvRow(self.path, number, begin, end - begin)
+        return TsvRow(self.path, number, begin, end - begin, self.cache)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the file."""
+        return int(self._offsets[-1])
 
     def read_starts(self, num_bytes: int) -> Iterator[bytes]:
         """The first bytes of each row, at most so many, without reading the megabytes behind."""
@@ -124,34 +144,47 @@ def _read_index(path: Path) -> np.ndarray:
         raise ValueError(f"'{path}' is not a list of offsets: {error}") from error
 
 
-class TsvRecords:
+class TsvRecords(ShardedRows):
     """Records of shards whose rows are name, json of the annotations, base64 image.
+
+    Subclasses say in ``parse`` what the json means.
 
     Where ``NAME.label`` lies beside ``NAME.tsv`` (with ``NAME.label.lineidx``), the last column of
     its rows replaces the annotations.
 
     Args:
-        folder: where the shards lie.
-        parse: turns the json into keys of the record; may raise what ``records.blame`` knows.
+        folder: where the shards lie; a path or a url.
+        cache: folder of this machine in which rows that lie behind a url are kept; "" for none.
+        cache_gb: how many GB of rows are kept; ``RangeCache`` says which.
 
     Raises:
         FileNotFoundError: if a shard or an index is missing.
-        ValueError: if an index or a label file does not fit its shard.
+        ValueError: if an index or a label file does not fit its shard, or ``cache_gb`` is no
+            positive number.
     """
 
-    def __init__(self, folder: str | Path, parse: Callable[[bytes], dict[str, Any]]) -> None:
-        self.shards = [TsvFile(path) for path in list_shards(folder)]
-        self.labels = [find_labels(shard) for shard in self.shards]
-        self._parse = parse
-        self._rows = RowNumbers([len(shard) for shard in self.shards])
+    def __init__(
+        self, folder: str | Path, cache: str | Path = "", cache_gb: str | float = 100
+    ) -> None:
+        with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
+            self.shards = list(pool.map(TsvFile, list_shards(folder)))
+            self.labels = list(pool.map(find_labels, self.shards))
+        super().__init__([len(shard) for shard in self.shards])
+        if cache and is_remote(as_path(folder)):
+            kept = RangeCache(cache, self._share(float(cache_gb)))
+            for shard in self.shards:
+                shard.cache = kept
 
-    @property
-    def shard_sizes(self) -> list[int]:
-        """Rows of each shard, for samplers that read few of them at a time."""
-        return [len(shard) for shard in self.shards]
+    @staticmethod
+    def parse(text: bytes) -> dict[str, Any]:
+        """Keys of the record from the json; may raise what ``records.blame`` knows."""
+        raise NotImplementedError
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def _share(self, gigabytes: float) -> float:
+        """Which share of the rows is so many GB."""
+        if not gigabytes > 0:
+            raise ValueError(f"cache_gb is a positive number, not {gigabytes}")
+        return min(1.0, gigabytes * 1e9 / sum(shard.num_bytes for shard in self.shards))
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         """One record.
@@ -159,7 +192,7 @@ class TsvRecords:
         Raises:
             BadRecordError: if the row does not parse.
         """
-        number, row = self._rows.find(item)
+        number, row = self.find(item)
         where = f"{self.shards[number].path}:{row}"
         labels = self.labels[number]
         with blame(where):
@@ -170,7 +203,7 @@ class TsvRecords:
                 "file_name": where,
                 "image_id": name.decode(),
                 "image_bytes": image,
-                **self._parse(annotations),
+                **self.parse(annotations),
             }
 
 
