@@ -238,6 +238,8 @@ def test_the_review_sheet_tells_of_candidates_and_shows_boxes(done, tmp_path):
     assert "<td>the captions</td>" in page
     assert "<td>a photo of {}</td>" in page
     assert "<p>a man on a street</p>" in page
+    assert f"<p>{report.masks} boxes in 6 photos.</p>" in page
+    assert "<th>name</th><th>score</th><th>from</th>" in page
 
 
 def test_grounding_dino_takes_the_same_place(models, images, tmp_path):

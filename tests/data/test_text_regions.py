@@ -100,6 +100,12 @@ def test_a_damaged_result_is_no_row_and_the_message_names_the_photo(damage, reas
         text_region_row("photo_7", jpg(), result)
 
 
+@pytest.mark.parametrize("mark", "\t\n\r")
+def test_a_name_that_would_end_a_column_is_no_row(mark):
+    with pytest.raises(BadRecordError, match="no tab or line break"):
+        text_region_row(f"a{mark}b", jpg(), make_result())
+
+
 def test_a_photo_that_is_no_image_is_no_row():
     with pytest.raises(BadRecordError, match="photo_7"):
         text_region_row("photo_7", b"no image", make_result())

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from semsam.data.datasets.regions import corners
 from semsam.data.datasets.tsv import TsvRecords
-from semsam.data.records import LazyImage, blame, check_region
+from semsam.data.records import BadRecordError, LazyImage, blame, check_region
 
 #: What a row keeps of a result beside its regions.
 _BESIDE = ("captions", "candidates", "generated_by", "text_embeddings")
@@ -99,7 +99,13 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def text_region_row(name: str, image_file: bytes, result: dict[str, Any]) -> list[bytes]:
-    """The columns of a photo in a shard; for arguments and errors see ``describe_photo``."""
+    """The columns of a photo in a shard; for arguments see ``describe_photo``.
+
+    Raises:
+        BadRecordError: as ``describe_photo``, and if the name has a tab or a line break.
+    """
+    if any(mark in name for mark in "\t\n\r"):
+        raise BadRecordError(f"{name!r}: a row's name has no tab or line break")
     text = json.dumps(describe_photo(name, image_file, result)).encode()
     return [name.encode(), text, base64.b64encode(image_file)]
 
