@@ -175,8 +175,6 @@ def _naming() -> CN:
     # NAME:FILE, of tools/build_classifier.py; a data set says by NAME which is its own. Masks need
     # TextClassHead, and MODEL.CRITERION.NAME is ManyToManyCriterion.
     node.VOCABULARIES = []
-    # Names of those vocabularies whose classes are parts of things.
-    node.PARTS = []
     # Of the classes of an image's masks; names of prompts' masks have those of TEXT_CLASS.
     node.CLASS_WEIGHT = 4.0
     # Of an image's masks that are nothing.

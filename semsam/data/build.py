@@ -135,6 +135,11 @@ def _mapper(cfg: CfgNode, name: str, is_train: bool) -> Mapper:
     mapper = DATASET_MAPPER.get(key)(cfg, is_train)
     # Models without names do not ask for all that is in an image.
     if cfg.MODEL.NAMING.VOCABULARIES and (classes := _classes(name)):
+        if any(classes["is_part"]) and not cfg.MODEL.TEXT_CLASS.PARTS:
+            raise ValueError(
+                f"dataset '{name}' has classes of parts, for which the model needs a space of "
+                "their own: set MODEL.TEXT_CLASS.PARTS True"
+            )
         return partial(_map_named, mapper, classes)
     return mapper
 
@@ -143,7 +148,7 @@ def _classes(name: str) -> dict[str, Any]:
     """What a model that names masks is told of a dataset's classes; nothing if it has none.
 
     Returns:
-        ``vocabulary``, its name, and ``is_thing``, a bool a class.
+        ``vocabulary``, its name, and ``is_thing`` and ``is_part``, a bool a class.
     """
     metadata = MetadataCatalog.get(name)
     vocabulary = metadata.get("vocabulary")
@@ -151,7 +156,11 @@ def _classes(name: str) -> dict[str, Any]:
         return {}
     number = len(metadata.get("stuff_classes") or metadata.thing_classes)
     things = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
-    return {"vocabulary": vocabulary, "is_thing": [row in things for row in range(number)]}
+    return {
+        "vocabulary": vocabulary,
+        "is_thing": [row in things for row in range(number)],
+        "is_part": metadata.get("is_part", [False] * number),
+    }
 
 
 def _map_named(mapper: Mapper, classes: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from semsam.config import CfgNode, configurable
 from semsam.data import MetadataCatalog
-from semsam.data.datasets.regions import index_images, read_json
+from semsam.data.datasets.regions import blame_row, index_images, read_json
 from semsam.data.run_length import to_coco_code
 from semsam.structures import Boxes, Instances
 from semsam.utils import comm
@@ -27,8 +27,6 @@ from .build import EVALUATOR
 from .evaluator import DatasetEvaluator, Results, format_table, gather_by_image
 
 logger = logging.getLogger(__name__)
-
-TASKS = ("bbox", "segm")
 
 
 @EVALUATOR.register
@@ -77,6 +75,8 @@ class COCOEvaluator(DatasetEvaluator):
         self._names = [class_names[classes[category]] for category in known]
         if twice := [name for name, count in Counter(self._names).items() if count > 1]:
             raise ValueError(f"two classes are called '{twice[0]}'; results go by name")
+        has_masks = all("segmentation" in row for row in self._truth["annotations"])
+        self._tasks = ("bbox", "segm") if has_masks else ("bbox",)
         # From numbers of classes to places among the json's categories by rising id.
         place = {classes[category]: number for number, category in enumerate(known)}
         self._groups = {
@@ -131,6 +131,8 @@ class COCOEvaluator(DatasetEvaluator):
     def evaluate(self) -> Results:
         """Tasks "bbox" and "segm", see :func:`average_precision`, and ``AP-NAME`` of each class.
 
+        Where the objects of the json have no masks there is only "bbox".
+
         Raises:
             RuntimeError: if there was no image on any rank.
         """
@@ -171,7 +173,7 @@ class COCOEvaluator(DatasetEvaluator):
 
     def _evaluate(self, found: list[dict[str, Any]]) -> Results:
         results: Results = {}
-        for task in TASKS:
+        for task in self._tasks:
             precision = match_objects(self._truth, found, task, self._federated)
             results[task] = average_precision(precision, self._groups)
             classes = average_precision_by_class(precision, self._names)
@@ -248,14 +250,11 @@ def _completed(
     """The content of a json, with the area and the box of objects that lack them."""
     objects = []
     for number, row in enumerate(truth["annotations"]):
-        try:
+        with blame_row(source, "annotation", number):
             if "area" not in row or "bbox" not in row:
                 code = to_coco_code(row["segmentation"], sizes[row["image_id"]])
                 place = {"area": int(coco_mask.area(code)), "bbox": coco_mask.toBbox(code).tolist()}
                 row = {**place, **row}
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"'{source}': annotation {number} of the list: {reason}") from error
         objects.append(row)
     if all(row.get("iscrowd", 0) for row in objects):
         raise ValueError(f"'{source}' has no object: there is nothing to find")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,13 @@ class Naming(nn.Module):
     """Classifies masks by vocabularies, one a data set, and learns from their true classes.
 
     The masks' embeddings are ``TextClassHead``'s. Those of prompts learn from the vectors of their
-    classes, as any criterion teaches names. An image that is asked for everything
+    classes, as any criterion teaches names: classes of whole things in one space, classes of parts
+    in the other. An image that is asked for everything
     (``MaskDINODecoder.answer_image``) has masks that are nothing, for which a vector is learned,
     and each of its masks is one of the vocabulary's classes or nothing.
 
     Args:
         vocabularies: by name; averaged over their sentences.
-        parts: those that have names of parts.
         class_weight: of ``loss_class`` and, in matching, of a class's probability.
         no_object_weight: of masks that are nothing, in ``loss_class``.
         object_mask_threshold: see ``panoptic_segments``.
@@ -47,7 +47,6 @@ class Naming(nn.Module):
     def __init__(
         self,
         vocabularies: dict[str, Classifier],
-        parts: Sequence[str] = (),
         class_weight: float = 4.0,
         no_object_weight: float = 0.1,
         object_mask_threshold: float = 0.25,
@@ -63,7 +62,6 @@ class Naming(nn.Module):
             vectors = F.normalize(classifier.weights.mean(dim=1), dim=-1)
             self.register_buffer(f"vectors_{key}", vectors, persistent=False)
         self.no_object = nn.Parameter(F.normalize(torch.randn(channels.pop()), dim=-1))
-        self.parts = tuple(parts)
         self.class_weight = class_weight
         self.no_object_weight = no_object_weight
         self.object_mask_threshold = object_mask_threshold
@@ -85,8 +83,6 @@ class Naming(nn.Module):
             raise ValueError(
                 "MODEL.NAMING needs embeddings: add TextClassHead to MODEL.REGION_HEADS.NAMES"
             )
-        if node.PARTS and not cfg.MODEL.TEXT_CLASS.PARTS:
-            raise ValueError("MODEL.NAMING.PARTS needs MODEL.TEXT_CLASS.PARTS True")
         if cfg.MODEL.CRITERION.NAME not in ("", "ManyToManyCriterion"):
             raise ValueError(
                 "MODEL.NAMING matches masks as ManyToManyCriterion does; MODEL.CRITERION.NAME is "
@@ -101,7 +97,6 @@ class Naming(nn.Module):
                 check_encoder(vocabularies[name], model_label(cfg.MODEL.TEXT.MODEL))
         return {
             "vocabularies": vocabularies,
-            "parts": node.PARTS,
             "class_weight": node.CLASS_WEIGHT,
             "no_object_weight": node.NO_OBJECT_WEIGHT,
             "object_mask_threshold": node.OBJECT_MASK_THRESHOLD,
@@ -109,49 +104,59 @@ class Naming(nn.Module):
             "top_k": node.TOP_K,
         }
 
-    def logits(self, output: PromptOutput, image: int, vocabulary: str) -> Tensor:
+    def logits(self, output: PromptOutput, image: int, record: Mapping[str, Any]) -> Tensor:
         """How well names fit the masks of an image.
 
         Args:
             output: with ``text``.
             image: position in the batch.
-            vocabulary: its name.
+            record: of the image; ``vocabulary``, its name, and ``is_part``, a bool a class, none
+                if absent.
 
         Returns:
             (N, K, C + 1) float32; the last is for "nothing".
 
         Raises:
-            ValueError: if there is no such vocabulary.
+            ValueError: as ``name``.
         """
         assert output.text is not None, "the model has no TextClassHead"
         text = output.text
         nothing = F.normalize(self.no_object, dim=-1)[None]
-        vectors = torch.cat([self._vectors(vocabulary), nothing])
-        embeddings = text.parts if vocabulary in self.parts else text.embeddings
-        assert embeddings is not None, "MODEL.TEXT_CLASS.PARTS is False"
+        vectors = torch.cat([self._vectors(record), nothing])
         with torch.autocast(vectors.device.type, enabled=False):
-            return text.logit_scale.float() * embeddings[image].float() @ vectors.T
+            cosines = text.embeddings[image].float() @ vectors.T
+            if _has_parts(record):
+                assert text.parts is not None, "MODEL.TEXT_CLASS.PARTS is False"
+                is_part = torch.tensor([*record["is_part"], False], device=vectors.device)
+                cosines = torch.where(is_part, text.parts[image].float() @ vectors.T, cosines)
+            return text.logit_scale.float() * cosines
 
-    def name(self, instances: Instances, vocabulary: str) -> None:
+    def name(self, instances: Instances, record: Mapping[str, Any]) -> None:
         """Add the vectors of their classes to an image's instances, for the criterion.
 
         Args:
-            instances: with ``gt_classes``; gain ``gt_text_embeddings``, or ``gt_part_embeddings``
-                where the vocabulary is one of parts.
-            vocabulary: its name.
+            instances: with ``gt_classes``; gain ``gt_text_embeddings`` and, where the vocabulary
+                has classes of parts, ``gt_part_embeddings``: zeros for those of the other kind.
+            record: as for ``logits``.
 
         Raises:
-            ValueError: if there is no such vocabulary.
+            ValueError: if there is no such vocabulary, or it has another number of names than the
+                record has classes.
         """
-        field = "gt_part_embeddings" if vocabulary in self.parts else "gt_text_embeddings"
-        instances.set(field, self._vectors(vocabulary)[instances.gt_classes])
+        vectors = self._vectors(record)[instances.gt_classes]
+        if not _has_parts(record):
+            instances.gt_text_embeddings = vectors
+            return
+        is_part = torch.tensor(record["is_part"], device=vectors.device)[instances.gt_classes]
+        instances.gt_text_embeddings = vectors * ~is_part[:, None]
+        instances.gt_part_embeddings = vectors * is_part[:, None]
 
     def image_losses(
         self,
         output: PromptOutput,
         criterion: nn.Module,
         instances: Sequence[Instances],
-        vocabularies: Sequence[str | None],
+        records: Sequence[Mapping[str, Any]],
     ) -> dict[str, Tensor]:
         """Masks and classes of images that were asked for everything.
 
@@ -161,33 +166,33 @@ class Naming(nn.Module):
         Args:
             output: of ``answer_image``, with ``text``; earlier layers in ``aux``.
             criterion: ``ManyToManyCriterion``.
-            instances: ``gt_masks``, ``gt_boxes`` and ``gt_classes`` of each image.
-            vocabularies: name of each image's; None for one that is not wholly annotated. Images
-                of parts are as without: their things are annotated elsewhere.
+            instances: ``gt_boxes``, ``gt_classes`` and, if known, ``gt_masks`` of each image.
+            records: as for ``logits``; those without a ``vocabulary`` are not wholly annotated.
+                Images with parts are as without: not all of their things are annotated.
 
         Returns:
             The criterion's losses with ``_image``, and ``loss_class_image``.
         """
-        targets, costs = [], []
-        vocabularies = [None if name in self.parts else name for name in vocabularies]
-        for i, vocabulary in enumerate(vocabularies):
-            number = len(instances[i]) if vocabulary else 0
+        targets, costs, named = [], [], []
+        for i, record in enumerate(records):
+            is_named = "vocabulary" in record and not _has_parts(record)
+            number = len(instances[i]) if is_named else 0
             levels = torch.arange(number, device=output.scores.device)[None]
             targets.append(PromptTargets(levels.new_zeros(1), levels))
-            if vocabulary:
-                probabilities = self.logits(output, i, vocabulary).detach().softmax(dim=-1)
+            if is_named:
+                named.append(i)
+                probabilities = self.logits(output, i, record).detach().softmax(dim=-1)
                 costs.append(-self.class_weight * probabilities[..., instances[i].gt_classes])
             else:
                 costs.append(output.scores.new_zeros(*output.scores.shape[1:], 0))
         pairs = criterion.match(output, list(instances), targets, costs)
         # Their names are classes among all others and nothing, not contrasted with each other.
         losses = criterion.supervise(_without_text(output), list(instances), pairs)
-        named = [i for i, vocabulary in enumerate(vocabularies) if vocabulary]
         normalizer = mean_over_ranks(len(named), output.scores.device)
         for suffix, layer in named_layers(output):
-            total = _nothing_yet(layer)
+            total = self._nothing_yet(layer)
             for i in named:
-                logits = self.logits(layer, i, vocabularies[i] or "")[0]
+                logits = self.logits(layer, i, records[i])[0]
                 total = total + self._set_loss(logits, instances[i], pairs[i])
             losses["loss_class" + suffix] = self.class_weight * total / normalizer
         return {_of_image(name): loss for name, loss in losses.items()}
@@ -201,7 +206,7 @@ class Naming(nn.Module):
             output: of ``answer_image``, with ``text``.
             image: position in the batch.
             image_size: (H, W) of the network's input without padding.
-            record: ``vocabulary``, its name; ``is_thing``, a bool a class, all things if absent;
+            record: as for ``logits``; ``is_thing``, a bool a class, all things if absent;
                 ``height`` and ``width`` of the wanted frame, else the input's.
 
         Returns:
@@ -210,7 +215,7 @@ class Naming(nn.Module):
             ``panoptic_seg``: (height, width) int32 ids and a list of segments.
         """
         size = (record.get("height", image_size[0]), record.get("width", image_size[1]))
-        logits = self.logits(output, image, record["vocabulary"])[0]
+        logits = self.logits(output, image, record)[0]
         probabilities = logits.softmax(dim=-1)[:, :-1]
         is_thing = torch.ones(probabilities.shape[1], dtype=torch.bool, device=logits.device)
         if "is_thing" in record:
@@ -231,12 +236,25 @@ class Naming(nn.Module):
             ),
         }
 
-    def _vectors(self, vocabulary: str) -> Tensor:
+    def _vectors(self, record: Mapping[str, Any]) -> Tensor:
         """(C, D) unit-norm."""
+        vocabulary = record["vocabulary"]
         if vocabulary not in self.names:
             known = ", ".join(self.names)
             raise ValueError(f"no vocabulary '{vocabulary}' in MODEL.NAMING; there are: {known}")
-        return self.get_buffer(f"vectors_{vocabulary}")
+        vectors = self.get_buffer(f"vectors_{vocabulary}")
+        for key in ("is_thing", "is_part"):
+            if key in record and len(record[key]) != len(vectors):
+                raise ValueError(
+                    f"vocabulary '{vocabulary}' has {len(vectors)} names, the data set of "
+                    f"'{record.get('file_name', 'an image')}' {len(record[key])} classes"
+                )
+        return vectors
+
+    def _nothing_yet(self, output: PromptOutput) -> Tensor:
+        """A zero that is connected to all that learns classes, also where no image has one."""
+        assert output.text is not None
+        return 0.0 * (output.text.embeddings.sum() + self.no_object.sum())
 
     def _set_loss(self, logits: Tensor, instances: Instances, pairs: Pairs) -> Tensor:
         """(Q, C + 1) logits of an image's masks, of which those without a partner are nothing."""
@@ -252,10 +270,8 @@ def _without_text(output: PromptOutput) -> PromptOutput:
     return replace(output, text=None, aux=[_without_text(layer) for layer in output.aux])
 
 
-def _nothing_yet(output: PromptOutput) -> Tensor:
-    """A zero that is connected to the graph, also where no image has a class."""
-    assert output.text is not None
-    return 0.0 * output.text.embeddings.sum()
+def _has_parts(record: Mapping[str, Any]) -> bool:
+    return any(record.get("is_part", ()))
 
 
 def _of_image(name: str) -> str:

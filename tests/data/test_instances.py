@@ -152,8 +152,8 @@ def test_parts_are_called_by_whole_and_part(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"category_id": 5}, "annotation 1 of the list: KeyError: 5"),
-        ({"image_id": 8}, "annotation 1 of the list: KeyError: 8"),
+        ({"category_id": 5}, "annotation 1 of the list: ValueError: there is no category 5"),
+        ({"image_id": 8}, "annotation 1 of the list: ValueError: there is no image 8"),
     ],
 )
 def test_a_damaged_row_is_named(tmp_path, change, message):

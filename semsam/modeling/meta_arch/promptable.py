@@ -169,7 +169,7 @@ class PromptableSegmentor(nn.Module):
         Args:
             batched_inputs: records with ``image`` (3, h, w) uint8 RGB and ``prompts``; to train
                 also ``instances`` (ground truth) and ``targets``, and ``vocabulary``, its name,
-                where all that is in the image is annotated with its classes; to predict optionally
+                and ``is_part`` where objects have classes (see ``Naming``); to predict optionally
                 ``height`` and ``width`` of the frame in which results are wanted, and
                 ``predict_masks``, False for no ``pred_masks`` and no ``mask_logits``.
 
@@ -295,11 +295,10 @@ class PromptableSegmentor(nn.Module):
         for record in batched_inputs:
             if "text_encoder" in record and "TextClassHead" in self.region_heads:
                 self.region_heads["TextClassHead"].check_encoder(record["text_encoder"])
-        vocabularies = [x.get("vocabulary") for x in batched_inputs]
         if self.naming is not None:
-            for own, vocabulary in zip(instances, vocabularies, strict=True):
-                if vocabulary:
-                    self.naming.name(own, vocabulary)
+            for own, record in zip(instances, batched_inputs, strict=True):
+                if "vocabulary" in record:
+                    self.naming.name(own, record)
         losses: dict[str, Tensor] = {}
         for head in self.region_heads.values():
             losses.update(head.losses(output, instances, targets))
@@ -314,7 +313,7 @@ class PromptableSegmentor(nn.Module):
         if self.naming is not None and self.decoder.num_queries:
             everything = self.answer_image(features)
             losses.update(
-                self.naming.image_losses(everything, self.criterion, instances, vocabularies)
+                self.naming.image_losses(everything, self.criterion, instances, batched_inputs)
             )
         return {**means, **losses}
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from semsam.data.datasets.coco import load_coco_panoptic
+from semsam.data.datasets.panoptic import load_coco_panoptic
 from semsam.data.records import BadRecordError, decode_annotations
 from semsam.utils.file_io import write_json
 
