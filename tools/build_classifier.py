@@ -6,7 +6,8 @@
         --encoder open_clip:ViT-L-14:datacomp_xl_s13b_b90k --templates 5 --keep-sentences
 
 NAMES is a .txt file with a name a line, a .json file (a list, a dict from id to name, or COCO's
-categories), or a table: ade20k, camvid, cityscapes, coco, coco_panoptic, coco_panoptic_refined.
+categories), a data set (paco_train, objects365_val, parts://FILE.json), or a table: ade20k, camvid,
+cityscapes, coco, coco_panoptic, coco_panoptic_refined. Names of parts are whole:part.
 """
 
 from __future__ import annotations

@@ -5,12 +5,14 @@
     python tools/demo.py photo.jpg --output out --config-file run/config.yaml --weights run/best.pth
     python tools/demo.py photo.jpg --output out --model sca-vit-h-gpt2-large-vg --caption
     python tools/demo.py photo.jpg --output out --config-file run/config.yaml --classes "dog, sky"
+    python tools/demo.py photo.jpg --output out --model run --segment --classes coco_panoptic
 
 Each ``--point`` and each ``--box`` is a prompt of its own, in pixels of the photo, and gives a row
 of masks from whole to part. With neither, nor ``--everything``, the middle of the photo is clicked.
 ``--caption`` says what is there; ``--text-prefix "a photo of"`` begins every sentence.
-``--classes`` names masks: a list, a .txt file with a name a line, or what
-tools/build_classifier.py wrote.
+``--classes`` names masks: a list, a .txt file with a name a line, what tools/build_classifier.py
+wrote, or a vocabulary of the model (MODEL.NAMING). ``--segment`` gives each pixel of the photo to a
+segment of one of these classes; those of ``--things`` (all without it) are told apart.
 ``NAME.json`` holds the masks of ``NAME.jpg`` as COCO run lengths.
 """
 
@@ -35,6 +37,7 @@ from tqdm import tqdm
 from semsam import AutomaticMaskGenerator, RegionCaptioner, SemSamPredictor, model_zoo
 from semsam.data.records import LazyImage
 from semsam.inference.amg_utils import encode_mask, mask_box
+from semsam.inference.class_names import Classes, ClassNames
 from semsam.utils.file_io import write_json
 from semsam.utils.logger import setup_logger
 from semsam.utils.visualizer import draw_everything, draw_levels
@@ -62,6 +65,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--task", choices=("caption", "recognition"), help="of --caption")
     parser.add_argument("--text-prefix", default="", help="words that each caption begins with")
     parser.add_argument("--classes", help="names among which masks are named (TextClassHead)")
+    parser.add_argument("--segment", action="store_true", help="panoptic segments, by --classes")
+    parser.add_argument("--things", help="the countable ones of --classes, for --segment")
     parser.add_argument("--levels", type=int, nargs="+", help="from 1 (whole) to 6 (part)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", default="semantic-sam-swin-t", help="a name of the model zoo")
@@ -79,6 +84,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--task and --text-prefix go with --caption")
     if args.classes and args.caption:
         parser.error("--classes names masks and --caption describes them: give one of the two")
+    if args.segment and not args.classes:
+        parser.error("--segment needs --classes")
+    if args.things and not args.segment:
+        parser.error("--things goes with --segment")
     return args
 
 
@@ -107,7 +116,8 @@ def main(args: argparse.Namespace) -> int:
         generate = partial(captioner.caption_everything, **asked, **settings)
         answer = partial(caption_prompt, captioner, asked)
     else:
-        classes = read_classes(args.classes) if args.classes else None
+        classes = predictor.class_names(read_classes(args.classes, model)) if args.classes else None
+        things = read_names(args.things) if args.things else None
         generate = AutomaticMaskGenerator(predictor, classes=classes, **settings).generate
         answer = partial(answer_prompt, predictor, args.levels, classes)
     names = output_names(paths)
@@ -116,12 +126,16 @@ def main(args: argparse.Namespace) -> int:
         try:
             image = np.array(LazyImage({"file_name": str(path)}).decode())
             result: dict[str, Any] = {"file_name": str(path), "size": list(image.shape[:2])}
-            if args.point or args.box or not args.everything:
+            if args.point or args.box or not (args.everything or args.segment):
                 result["prompts"] = answer_prompts(answer, image, args, Path(args.output, name))
             if args.everything:
                 result["everything"] = generate(image)
                 picture = picture_of_everything(image, result["everything"])
                 save(picture, Path(args.output, f"{name}_everything.png"))
+            if args.segment:
+                result["segments"] = segment(predictor, classes, things, image)
+                picture = picture_of_everything(image, result["segments"])
+                save(picture, Path(args.output, f"{name}_segments.png"))
         except ValueError as error:
             # An unreadable file, or a prompt outside this one: the others can still be done.
             logger.error("skipped %s: %s", path, error)
@@ -155,7 +169,7 @@ def answer_prompts(
 def answer_prompt(
     predictor: SemSamPredictor,
     wanted: list[int] | None,
-    classes: list[str] | Path | None,
+    classes: ClassNames | None,
     image: np.ndarray,
     first: bool,
     point: list[float] | None = None,
@@ -201,12 +215,37 @@ def caption_prompt(
     }
 
 
+def segment(
+    predictor: SemSamPredictor,
+    classes: ClassNames,
+    things: list[str] | None,
+    image: np.ndarray,
+) -> list[dict[str, Any]]:
+    """The panoptic segments of a photo, with the keys of the automatic masks that apply."""
+    predictor.set_image(image)
+    found = predictor.segment(classes, things)
+    ids, segments = found["panoptic_seg"]
+    ids = ids.cpu().numpy()
+    return [
+        {
+            "class_name": found["names"][entry["category_id"]],
+            "class_score": entry["score"],
+            "isthing": entry["isthing"],
+            **outline(ids == entry["id"]),
+        }
+        for entry in segments
+    ]
+
+
 def describe(mask: np.ndarray, score: float, level: int) -> dict[str, Any]:
     """One mask of a prompt, with the keys of the automatic masks that apply."""
+    return {"level": level, "predicted_iou": float(score), **outline(mask)}
+
+
+def outline(mask: np.ndarray) -> dict[str, Any]:
+    """Where a mask lies."""
     x0, y0, x1, y1 = mask_box(mask)
     return {
-        "level": level,
-        "predicted_iou": float(score),
         "area": int(mask.sum()),
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "segmentation": encode_mask(mask, "coco_rle"),
@@ -237,10 +276,16 @@ def picture_of_everything(image: np.ndarray, records: list[dict[str, Any]]) -> n
     return draw_everything(photo, np.reshape(small, (-1, *photo.shape[:2])) > 127, labels=labels)
 
 
-def read_classes(given: str) -> list[str] | Path:
-    """Names that are listed, or stand in a .txt file; the path of a classifier."""
+def read_classes(given: str, model: Any) -> Classes:
+    """Names, the path of a classifier, or a vocabulary of the model."""
     if given.endswith(".safetensors"):
         return Path(given)
+    naming = getattr(model, "naming", None)
+    return given if naming is not None and given in naming.names else read_names(given)
+
+
+def read_names(given: str) -> list[str]:
+    """Names that are listed, or stand in a .txt file."""
     if given.endswith(".txt"):
         lines = Path(given).read_text(encoding="utf-8").splitlines()
         return [line.strip() for line in lines if line.strip()]

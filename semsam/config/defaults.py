@@ -42,7 +42,7 @@ def _model() -> CN:
     # Modules that do not learn: "backbone", "decoder", "region_heads.CaptionHead.projection", ...
     model.FREEZE = []
     # Folder in which the maps of a frozen encoder are kept from epoch to epoch, 2 MiB an image for
-    # SAM at 1024 pixels; "" for none. Training images may not vary (MIN_SCALE, FLIP_PROB).
+    # SAM at 1024 pixels; "" for none. Training images may not vary.
     model.EMBEDDING_CACHE = ""
     # Trade compute for memory in backbone and pixel decoder during training.
     model.ACTIVATION_CHECKPOINTING = False
@@ -252,7 +252,7 @@ def _input() -> CN:
     node.MIN_SCALE = 0.99
     node.MAX_SCALE = 1.01
     node.FLIP_PROB = 0.5
-    # Training for semantic segmentation: brightness, contrast and saturation vary by this share.
+    # Training on masks or labels: brightness, contrast and saturation vary by this share.
     node.COLOR_JITTER = 0.0
     # Evaluation: shortest side, with a cap on the longest.
     node.MIN_SIZE_TEST = 800

@@ -106,13 +106,15 @@ def build_test_loader(cfg: CfgNode, name: str) -> EvaluationLoader:
 
 def _check_images_stay(node: CfgNode) -> None:
     """Raise ValueError if the jitter of INPUT makes another image of a photo in every epoch."""
-    low, high, flip = node.MIN_SCALE, node.MAX_SCALE, node.FLIP_PROB
+    low, high, flip, colors = (
+        node[key] for key in ("MIN_SCALE", "MAX_SCALE", "FLIP_PROB", "COLOR_JITTER")
+    )
     # Above 1 the crop is random.
-    if low != high or high > 1 or flip:
+    if low != high or high > 1 or flip or colors:
         raise ValueError(
             "MODEL.EMBEDDING_CACHE needs images that are the same in every epoch: set "
-            "INPUT.MIN_SCALE and INPUT.MAX_SCALE to 1.0 (or to one value below) and "
-            f"INPUT.FLIP_PROB to 0.0; they are {low}, {high} and {flip}"
+            "INPUT.MIN_SCALE and INPUT.MAX_SCALE to 1.0 (or to one value below), INPUT.FLIP_PROB "
+            f"and INPUT.COLOR_JITTER to 0.0; they are {low}, {high}, {flip} and {colors}"
         )
 
 
@@ -135,11 +137,6 @@ def _mapper(cfg: CfgNode, name: str, is_train: bool) -> Mapper:
     mapper = DATASET_MAPPER.get(key)(cfg, is_train)
     # Models without names do not ask for all that is in an image.
     if cfg.MODEL.NAMING.VOCABULARIES and (classes := _classes(name)):
-        if any(classes["is_part"]) and not cfg.MODEL.TEXT_CLASS.PARTS:
-            raise ValueError(
-                f"dataset '{name}' has classes of parts, for which the model needs a space of "
-                "their own: set MODEL.TEXT_CLASS.PARTS True"
-            )
         return partial(_map_named, mapper, classes)
     return mapper
 

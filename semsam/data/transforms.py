@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from semsam.config import CfgNode
 from semsam.data.run_length import IntArray, RunLengthMasks
@@ -193,6 +193,21 @@ class ResizeShortestEdge:
             resized = [length * shrink for length in resized]
         height, width = (max(1, int(length + 0.5)) for length in resized)
         return Geometry(size, (height, width), (height, width))
+
+
+def recolor(image: Image.Image, share: float, rng: UniformDraws) -> Image.Image:
+    """Multiply brightness, contrast and saturation, in this order, by random factors.
+
+    Args:
+        image: RGB.
+        share: factors are between 1 less this and 1 plus this; 0 draws nothing.
+        rng: source of the factors.
+    """
+    if not share:
+        return image
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(rng.uniform(1 - share, 1 + share))
+    return image
 
 
 def read_geometry(node: CfgNode) -> dict[str, Any]:

@@ -209,3 +209,57 @@ def encode_mask(mask: np.ndarray, output_mode: str) -> np.ndarray | dict[str, An
     start = [0, 0] if flat.size and flat[0] else [0]
     counts = np.diff([*start, *changes.tolist(), flat.size])
     return {"size": list(mask.shape), "counts": counts.tolist()}
+
+
+def process_multi_mask(
+    masks: np.ndarray,
+    scores: np.ndarray,
+    thresh: float = 0.5,
+    hole_scale: int = 100,
+    island_scale: int = 100,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keep the distinct good masks of one prompt, cleaned, as the original's demo showed them.
+
+    A mask goes if its score, rounded to two decimals, is below ``thresh`` or if its IoU with a
+    better one exceeds 0.95; where all would go the last one stays.
+
+    Args:
+        masks: (K, H, W) bool.
+        scores: (K,).
+        thresh: least score.
+        hole_scale: holes with fewer pixels are filled.
+        island_scale: islands with fewer pixels are dropped.
+
+    Returns:
+        masks: (M, H, W) bool, best first.
+        scores: (M,) rounded to two decimals.
+        by_area: (M,) indices that sort them from small to large, by area before cleaning.
+
+    Raises:
+        ValueError: if shapes do not fit.
+    """
+    if masks.ndim != 3 or masks.dtype != bool or np.shape(scores) != masks.shape[:1]:
+        raise ValueError(
+            f"masks are (K, H, W) bool with K scores, got {masks.shape} {masks.dtype} and "
+            f"{np.shape(scores)}"
+        )
+    kept: list[int] = []
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    rounded = [round(float(score), 2) for score in scores]
+    for index in order:
+        good = rounded[index] >= thresh
+        new = all(_mask_iou(masks[index], masks[other]) <= 0.95 for other in kept)
+        if (good and new) or (index == order[-1] and not kept):
+            kept.append(int(index))
+    cleaned = []
+    for mask in masks[kept]:
+        filled, _ = fill_small_holes(mask, hole_scale)
+        cleaned.append(drop_small_islands(filled, island_scale)[0])
+    by_area = np.argsort([masks[index].sum() for index in kept], kind="stable")
+    result = np.stack(cleaned) if cleaned else masks[:0]
+    return result, np.array([rounded[index] for index in kept]), by_area
+
+
+def _mask_iou(a: np.ndarray, b: np.ndarray) -> float:
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from semsam.modeling.text.classifier import Classifier
 from semsam.structures import ImageList, PhotoFormat, PromptOutput, Prompts
 from semsam.structures.photo_format import check_image
 
-from .amg_utils import drop_small_islands, fill_small_holes
+from .amg_utils import process_multi_mask
 from .class_names import Classes, ClassNames
 
 
@@ -66,6 +66,8 @@ class SemSamPredictor:
     Raises:
         ValueError: if the size is not positive.
     """
+
+    process_multi_mask = staticmethod(process_multi_mask)
 
     def __init__(
         self,
@@ -169,8 +171,8 @@ class SemSamPredictor:
                 meaning, or the one with the best score.
             return_logits: real-valued masks instead of bool.
             mask_input: (h, w), one of an earlier call's ``low_res``, to be refined (SAM).
-            classes: names, a classifier, its file or ``ClassNames``, among which each mask is
-                named; for models with a ``TextClassHead``.
+            classes: names, a classifier, its file, the name of a vocabulary of ``MODEL.NAMING`` or
+                ``ClassNames``, among which each mask is named; for models with a ``TextClassHead``.
 
         Returns:
             masks: (K, H, W) bool in the image's frame, from level 1 (whole) to K (part), or (1, H,
@@ -248,6 +250,50 @@ class SemSamPredictor:
             return masks, scores, low_res
         return masks, scores, low_res, [name.named(*row) for row in zip(*named, strict=True)]
 
+    def segment(
+        self, classes: Classes | ClassNames, things: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """Segment the whole image by a list of classes, without prompts.
+
+        For models with object queries (``MODEL.DECODER.NUM_QUERIES``) and ``MODEL.NAMING``.
+
+        Args:
+            classes: as in ``predict``.
+            things: those classes of which there may be several, each a segment of its own; the
+                rest is stuff. All if None.
+
+        Returns:
+            What ``Naming.segment`` gives in the image's frame: ``sem_seg`` (C, H, W), ``instances``
+            and ``panoptic_seg``; and ``names``, the C classes.
+
+        Raises:
+            RuntimeError: if no image is set.
+            ValueError: if the model does not segment images without prompts, ``things`` has a name
+                that is no class, or as in ``predict``.
+        """
+        features = self._check_state()
+        model: Any = self.model
+        naming = getattr(model, "naming", None)
+        if naming is None or not getattr(model.decoder, "num_queries", 0):
+            raise ValueError(
+                "this model answers prompts only: to segment a whole image it needs object queries "
+                "(MODEL.DECODER.NUM_QUERIES) and MODEL.NAMING.VOCABULARIES"
+            )
+        named = self.class_names(classes)
+        names = named.names
+        if unknown := sorted(set(things or ()) - set(names)):
+            raise ValueError(f"things that are none of the classes: {', '.join(unknown)}")
+        height, width = self._image_size
+        record = {
+            "vocabulary": named.vectors,
+            "is_thing": [things is None or name in things for name in names],
+            "height": height,
+            "width": width,
+        }
+        with self.inference():
+            output = model.answer_image(features)
+            return {**naming.segment(output, 0, self._input_size, record), "names": names}
+
     def class_names(self, classes: Classes | ClassNames) -> ClassNames:
         """The classes, ready to name masks; a list that was given last is not encoded again.
 
@@ -287,55 +333,6 @@ class SemSamPredictor:
         device = self.model.device.type
         with torch.inference_mode(), torch.autocast(device, self.dtype, enabled=reduced):
             yield
-
-    @staticmethod
-    def process_multi_mask(
-        masks: np.ndarray,
-        scores: np.ndarray,
-        thresh: float = 0.5,
-        hole_scale: int = 100,
-        island_scale: int = 100,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Keep the distinct good masks of one prompt, cleaned, as the original's demo showed them.
-
-        A mask goes if its score, rounded to two decimals, is below ``thresh`` or if its IoU with a
-        better one exceeds 0.95; where all would go the last one stays.
-
-        Args:
-            masks: (K, H, W) bool.
-            scores: (K,).
-            thresh: least score.
-            hole_scale: holes with fewer pixels are filled.
-            island_scale: islands with fewer pixels are dropped.
-
-        Returns:
-            masks: (M, H, W) bool, best first.
-            scores: (M,) rounded to two decimals.
-            by_area: (M,) indices that sort them from small to large, by area before cleaning.
-
-        Raises:
-            ValueError: if shapes do not fit.
-        """
-        if masks.ndim != 3 or masks.dtype != bool or np.shape(scores) != masks.shape[:1]:
-            raise ValueError(
-                f"masks are (K, H, W) bool with K scores, got {masks.shape} {masks.dtype} and "
-                f"{np.shape(scores)}"
-            )
-        kept: list[int] = []
-        order = np.argsort(-np.asarray(scores), kind="stable")
-        rounded = [round(float(score), 2) for score in scores]
-        for index in order:
-            good = rounded[index] >= thresh
-            new = all(_mask_iou(masks[index], masks[other]) <= 0.95 for other in kept)
-            if (good and new) or (index == order[-1] and not kept):
-                kept.append(int(index))
-        cleaned = []
-        for mask in masks[kept]:
-            filled, _ = fill_small_holes(mask, hole_scale)
-            cleaned.append(drop_small_islands(filled, island_scale)[0])
-        by_area = np.argsort([masks[index].sum() for index in kept], kind="stable")
-        result = np.stack(cleaned) if cleaned else masks[:0]
-        return result, np.array([rounded[index] for index in kept]), by_area
 
     def _check_state(self) -> dict[str, Any]:
         if self._features is None:
@@ -390,8 +387,3 @@ class SemSamPredictor:
                 f"prompt {coords.tolist()} lies outside the image of {width} x {height} pixels"
             )
         return coords * (coords.new_tensor([input_w, input_h] * (size // 2)) / limit)
-
-
-def _mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    union = np.count_nonzero(a | b)
-    return np.count_nonzero(a & b) / union if union else 0.0

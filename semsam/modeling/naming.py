@@ -18,7 +18,7 @@ from .criterion.matcher import Pairs
 from .criterion.pair_losses import mean_over_ranks, named_layers
 from .postprocessing import upsample_masks
 from .segmentation_tasks import panoptic_segments, semantic_scores, top_instances
-from .text.classifier import Classifier, check_encoder
+from .text.classifier import Classifier, check_encoder, is_part
 from .text.encoder import model_label
 
 
@@ -26,8 +26,8 @@ class Naming(nn.Module):
     """Classifies masks by vocabularies, one a data set, and learns from their true classes.
 
     The masks' embeddings are ``TextClassHead``'s. Those of prompts learn from the vectors of their
-    classes, as any criterion teaches names: classes of whole things in one space, classes of parts
-    in the other. An image that is asked for everything
+    classes, as any criterion teaches names: of parts (see ``is_part``) in a space of their own. An
+    image that is asked for everything
     (``MaskDINODecoder.answer_image``) has masks that are nothing, for which a vector is learned,
     and each of its masks is one of the vocabulary's classes or nothing.
 
@@ -55,13 +55,20 @@ class Naming(nn.Module):
     ) -> None:
         super().__init__()
         self.names = {key: classifier.names for key, classifier in vocabularies.items()}
+        self.encoders = {key: classifier.encoder for key, classifier in vocabularies.items()}
         channels = {classifier.weights.shape[-1] for classifier in vocabularies.values()}
         if len(channels) != 1:
             raise ValueError(f"vocabularies have vectors of several sizes: {sorted(channels)}")
         for key, classifier in vocabularies.items():
             vectors = F.normalize(classifier.weights.mean(dim=1), dim=-1)
             self.register_buffer(f"vectors_{key}", vectors, persistent=False)
+            of_parts = torch.tensor([is_part(name) for name in classifier.names])
+            self.register_buffer(f"of_parts_{key}", of_parts, persistent=False)
         self.no_object = nn.Parameter(F.normalize(torch.randn(channels.pop()), dim=-1))
+        #: Vocabularies in which some names are of parts.
+        self.with_parts = frozenset(
+            k for k, names in self.names.items() if any(map(is_part, names))
+        )
         self.class_weight = class_weight
         self.no_object_weight = no_object_weight
         self.object_mask_threshold = object_mask_threshold
@@ -93,6 +100,12 @@ class Naming(nn.Module):
             if not name.isidentifier() or not path:
                 raise ValueError(f"MODEL.NAMING.VOCABULARIES are NAME:FILE, got '{entry}'")
             vocabularies[name] = Classifier.load(Path(path))
+            parts = [word for word in vocabularies[name].names if is_part(word)]
+            if parts and not cfg.MODEL.TEXT_CLASS.PARTS:
+                raise ValueError(
+                    f"vocabulary '{name}' has names of parts ('{parts[0]}'), which need a space of "
+                    "their own: set MODEL.TEXT_CLASS.PARTS True"
+                )
             if cfg.MODEL.TEXT.MODEL:
                 check_encoder(vocabularies[name], model_label(cfg.MODEL.TEXT.MODEL))
         return {
@@ -104,59 +117,62 @@ class Naming(nn.Module):
             "top_k": node.TOP_K,
         }
 
-    def logits(self, output: PromptOutput, image: int, record: Mapping[str, Any]) -> Tensor:
+    def logits(self, output: PromptOutput, image: int, vocabulary: str | Tensor) -> Tensor:
         """How well names fit the masks of an image.
 
         Args:
             output: with ``text``.
             image: position in the batch.
-            record: of the image; ``vocabulary``, its name, and ``is_part``, a bool a class, none
-                if absent.
+            vocabulary: its name, or (C, D) unit vectors of names that training need not have known.
 
         Returns:
             (N, K, C + 1) float32; the last is for "nothing".
 
         Raises:
-            ValueError: as ``name``.
+            ValueError: if there is no such vocabulary.
         """
         assert output.text is not None, "the model has no TextClassHead"
         text = output.text
-        nothing = F.normalize(self.no_object, dim=-1)[None]
-        vectors = torch.cat([self._vectors(record), nothing])
+        names = self._vectors(vocabulary) if isinstance(vocabulary, str) else vocabulary
+        vectors = torch.cat([names, F.normalize(self.no_object, dim=-1)[None]])
         with torch.autocast(vectors.device.type, enabled=False):
-            cosines = text.embeddings[image].float() @ vectors.T
-            if _has_parts(record):
-                assert text.parts is not None, "MODEL.TEXT_CLASS.PARTS is False"
-                is_part = torch.tensor([*record["is_part"], False], device=vectors.device)
-                cosines = torch.where(is_part, text.parts[image].float() @ vectors.T, cosines)
-            return text.logit_scale.float() * cosines
+            return text.logit_scale.float() * text.embeddings[image].float() @ vectors.T
 
     def name(self, instances: Instances, record: Mapping[str, Any]) -> None:
         """Add the vectors of their classes to an image's instances, for the criterion.
 
         Args:
             instances: with ``gt_classes``; gain ``gt_text_embeddings`` and, where the vocabulary
-                has classes of parts, ``gt_part_embeddings``: zeros for those of the other kind.
-            record: as for ``logits``.
+                has names of parts, ``gt_part_embeddings``: zeros for classes of the other kind.
+            record: of the image: ``vocabulary``, its name; if known ``is_thing`` and ``is_part``, a
+                bool a class of its data set.
 
         Raises:
-            ValueError: if there is no such vocabulary, or it has another number of names than the
-                record has classes.
+            ValueError: if there is no such vocabulary, or it does not fit the data set's classes.
         """
-        vectors = self._vectors(record)[instances.gt_classes]
-        if not _has_parts(record):
-            instances.gt_text_embeddings = vectors
-            return
-        is_part = torch.tensor(record["is_part"], device=vectors.device)[instances.gt_classes]
-        instances.gt_text_embeddings = vectors * ~is_part[:, None]
-        instances.gt_part_embeddings = vectors * is_part[:, None]
+        vocabulary = record["vocabulary"]
+        vectors = self._vectors(vocabulary)
+        of_parts = self.get_buffer(f"of_parts_{vocabulary}")
+        number = len(record.get("is_thing", vectors))
+        parts = sum(record.get("is_part", of_parts.tolist()))
+        if (number, parts) != (len(vectors), int(of_parts.sum())):
+            raise ValueError(
+                f"vocabulary '{vocabulary}' has {len(vectors)} names, {int(of_parts.sum())} of "
+                f"parts, the data set of '{record.get('file_name', 'an image')}' {number} classes, "
+                f"{parts} of parts: tools/build_classifier.py takes names from a data set"
+            )
+        of_parts = of_parts[instances.gt_classes, None]
+        vectors = vectors[instances.gt_classes]
+        instances.gt_text_embeddings = vectors * ~of_parts
+        if vocabulary in self.with_parts:
+            instances.gt_part_embeddings = vectors * of_parts
 
     def image_losses(
         self,
         output: PromptOutput,
         criterion: nn.Module,
         instances: Sequence[Instances],
-        records: Sequence[Mapping[str, Any]],
+        vocabularies: Sequence[str | None],
     ) -> dict[str, Tensor]:
         """Masks and classes of images that were asked for everything.
 
@@ -167,32 +183,32 @@ class Naming(nn.Module):
             output: of ``answer_image``, with ``text``; earlier layers in ``aux``.
             criterion: ``ManyToManyCriterion``.
             instances: ``gt_boxes``, ``gt_classes`` and, if known, ``gt_masks`` of each image.
-            records: as for ``logits``; those without a ``vocabulary`` are not wholly annotated.
-                Images with parts are as without: not all of their things are annotated.
+            vocabularies: name of each image's; None for one that is not wholly annotated. Images
+                of parts are as without: not all of their things are annotated.
 
         Returns:
             The criterion's losses with ``_image``, and ``loss_class_image``.
         """
-        targets, costs, named = [], [], []
-        for i, record in enumerate(records):
-            is_named = "vocabulary" in record and not _has_parts(record)
-            number = len(instances[i]) if is_named else 0
+        targets, costs = [], []
+        vocabularies = [None if name in self.with_parts else name for name in vocabularies]
+        for i, vocabulary in enumerate(vocabularies):
+            number = len(instances[i]) if vocabulary else 0
             levels = torch.arange(number, device=output.scores.device)[None]
             targets.append(PromptTargets(levels.new_zeros(1), levels))
-            if is_named:
-                named.append(i)
-                probabilities = self.logits(output, i, record).detach().softmax(dim=-1)
+            if vocabulary:
+                probabilities = self.logits(output, i, vocabulary).detach().softmax(dim=-1)
                 costs.append(-self.class_weight * probabilities[..., instances[i].gt_classes])
             else:
                 costs.append(output.scores.new_zeros(*output.scores.shape[1:], 0))
         pairs = criterion.match(output, list(instances), targets, costs)
         # Their names are classes among all others and nothing, not contrasted with each other.
         losses = criterion.supervise(_without_text(output), list(instances), pairs)
+        named = [i for i, vocabulary in enumerate(vocabularies) if vocabulary]
         normalizer = mean_over_ranks(len(named), output.scores.device)
         for suffix, layer in named_layers(output):
             total = self._nothing_yet(layer)
             for i in named:
-                logits = self.logits(layer, i, records[i])[0]
+                logits = self.logits(layer, i, vocabularies[i] or "")[0]
                 total = total + self._set_loss(logits, instances[i], pairs[i])
             losses["loss_class" + suffix] = self.class_weight * total / normalizer
         return {_of_image(name): loss for name, loss in losses.items()}
@@ -206,8 +222,8 @@ class Naming(nn.Module):
             output: of ``answer_image``, with ``text``.
             image: position in the batch.
             image_size: (H, W) of the network's input without padding.
-            record: as for ``logits``; ``is_thing``, a bool a class, all things if absent;
-                ``height`` and ``width`` of the wanted frame, else the input's.
+            record: ``vocabulary``, as in ``logits``; ``is_thing``, a bool a class, all things if
+                absent; ``height`` and ``width`` of the wanted frame, else the input's.
 
         Returns:
             detectron2's: ``sem_seg`` (C, height, width) scores; ``instances`` with ``pred_masks``
@@ -215,7 +231,7 @@ class Naming(nn.Module):
             ``panoptic_seg``: (height, width) int32 ids and a list of segments.
         """
         size = (record.get("height", image_size[0]), record.get("width", image_size[1]))
-        logits = self.logits(output, image, record)[0]
+        logits = self.logits(output, image, record["vocabulary"])[0]
         probabilities = logits.softmax(dim=-1)[:, :-1]
         is_thing = torch.ones(probabilities.shape[1], dtype=torch.bool, device=logits.device)
         if "is_thing" in record:
@@ -236,20 +252,21 @@ class Naming(nn.Module):
             ),
         }
 
-    def _vectors(self, record: Mapping[str, Any]) -> Tensor:
+    def classifier(self, vocabulary: str) -> Classifier:
+        """A vocabulary, averaged over its sentences.
+
+        Raises:
+            ValueError: if there is no such vocabulary.
+        """
+        vectors = self._vectors(vocabulary)[:, None]
+        return Classifier(self.names[vocabulary], vectors, self.encoders[vocabulary])
+
+    def _vectors(self, vocabulary: str) -> Tensor:
         """(C, D) unit-norm."""
-        vocabulary = record["vocabulary"]
         if vocabulary not in self.names:
             known = ", ".join(self.names)
             raise ValueError(f"no vocabulary '{vocabulary}' in MODEL.NAMING; there are: {known}")
-        vectors = self.get_buffer(f"vectors_{vocabulary}")
-        for key in ("is_thing", "is_part"):
-            if key in record and len(record[key]) != len(vectors):
-                raise ValueError(
-                    f"vocabulary '{vocabulary}' has {len(vectors)} names, the data set of "
-                    f"'{record.get('file_name', 'an image')}' {len(record[key])} classes"
-                )
-        return vectors
+        return self.get_buffer(f"vectors_{vocabulary}")
 
     def _nothing_yet(self, output: PromptOutput) -> Tensor:
         """A zero that is connected to all that learns classes, also where no image has one."""
@@ -268,10 +285,6 @@ class Naming(nn.Module):
 
 def _without_text(output: PromptOutput) -> PromptOutput:
     return replace(output, text=None, aux=[_without_text(layer) for layer in output.aux])
-
-
-def _has_parts(record: Mapping[str, Any]) -> bool:
-    return any(record.get("is_part", ()))
 
 
 def _of_image(name: str) -> str:

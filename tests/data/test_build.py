@@ -119,7 +119,8 @@ def test_what_cannot_be_loaded_is_refused_with_the_cure(images):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("MIN_SCALE", 0.5), ("MAX_SCALE", 1.1), ("FLIP_PROB", 0.5)]
+    ("key", "value"),
+    [("MIN_SCALE", 0.5), ("MAX_SCALE", 1.1), ("FLIP_PROB", 0.5), ("COLOR_JITTER", 0.2)],
 )
 def test_images_that_vary_from_epoch_to_epoch_are_refused_with_an_embedding_cache(
     images, tmp_path, key, value
@@ -130,7 +131,9 @@ def test_images_that_vary_from_epoch_to_epoch_are_refused_with_an_embedding_cach
     cfg.INPUT.FLIP_PROB = 0.0
     build_train_loader(cfg)
     cfg.INPUT[key] = value
-    with pytest.raises(ValueError, match=rf"EMBEDDING_CACHE needs.*FLIP_PROB to 0\.0.*{value}"):
+    with pytest.raises(
+        ValueError, match=rf"EMBEDDING_CACHE needs.*FLIP_PROB.*COLOR_JITTER to 0\.0.*{value}"
+    ):
         build_train_loader(cfg)
 
 
@@ -139,5 +142,5 @@ def test_a_crop_of_an_enlarged_image_is_refused_with_an_embedding_cache(images, 
     cfg.MODEL.EMBEDDING_CACHE = str(tmp_path / "cache")
     cfg.INPUT.MIN_SCALE = cfg.INPUT.MAX_SCALE = 2.0
     cfg.INPUT.FLIP_PROB = 0.0
-    with pytest.raises(ValueError, match=r"they are 2\.0, 2\.0 and 0\.0"):
+    with pytest.raises(ValueError, match=r"they are 2\.0, 2\.0, 0\.0 and 0\.0"):
         build_train_loader(cfg)

@@ -55,6 +55,14 @@ def test_training_gives_a_square_with_prompts_inside_their_masks():
         assert levels[levels >= 0].tolist() == masks[:, y, x].nonzero().flatten().tolist()
 
 
+def test_colours_vary_in_training_only():
+    plain, colored = (make_mapper(True, COLOR_JITTER=share)(make_record()) for share in (0.0, 0.5))
+    assert not torch.equal(plain["image"], colored["image"])
+    assert plain["image"].shape == colored["image"].shape
+    plain, colored = (make_mapper(False, COLOR_JITTER=share)(make_record()) for share in (0.0, 0.5))
+    assert torch.equal(plain["image"], colored["image"])
+
+
 def test_masks_that_no_prompt_needs_are_not_decoded():
     columns = np.eye(20, dtype=bool)[:, None].repeat(20, axis=1)
     annotations = make_record(columns, image_size=(20, 20))

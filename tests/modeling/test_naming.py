@@ -96,12 +96,18 @@ def test_an_image_without_prompts_is_segmented_by_the_names_of_its_vocabulary(mo
     assert set(ids.unique().tolist()) - {0} == {segment["id"] for segment in segments}
 
 
-def test_names_of_parts_are_learned_in_their_own_space(tmp_path):
-    torch.manual_seed(0)
+def parts_cfg(tmp_path, names):
     cfg = named_cfg(tmp_path)
     cfg.MODEL.TEXT_CLASS.PARTS = True
-    model = build_model(cfg).train()
-    losses = model([{**named_record(vocabulary="more"), "is_part": [True, True]}])
+    file = write_vocabulary(tmp_path / "parts.safetensors", names)
+    cfg.MODEL.NAMING.VOCABULARIES = [*cfg.MODEL.NAMING.VOCABULARIES, f"parts:{file}"]
+    return cfg
+
+
+def test_names_of_parts_are_learned_in_their_own_space(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(parts_cfg(tmp_path, ("bus:wheel", "bus:door"))).train()
+    losses = model([named_record(vocabulary="parts")])
     assert losses["loss_contrastive"].item() == 0
     assert losses["loss_contrastive_part"].item() > 0
     # What else is in the image is not annotated: it is not asked for everything.
@@ -112,13 +118,39 @@ def test_names_of_parts_are_learned_in_their_own_space(tmp_path):
     assert projections.whole.weight.grad is None or not projections.whole.weight.grad.any()
 
 
+def test_wholes_and_parts_of_one_vocabulary_go_to_two_spaces(tmp_path):
+    model = build_model(parts_cfg(tmp_path, ("bus", "bus:wheel")))
+    instances = named_record()["instances"]
+    model.naming.name(instances, {"vocabulary": "parts"})
+    vectors = model.naming.vectors_parts
+    assert instances.gt_classes.tolist() == [0, 1, 0]
+    zero = torch.zeros(16)
+    for place, (whole, part) in enumerate([(vectors[0], zero), (zero, vectors[1])]):
+        torch.testing.assert_close(instances.gt_text_embeddings[place], whole)
+        torch.testing.assert_close(instances.gt_part_embeddings[place], part)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"is_thing": [True] * 3}, "2 names, 1 of parts, the data set of 'a.jpg' 3 classes"),
+        ({"is_part": [True, True]}, "2 classes, 2 of parts: tools/build_classifier.py takes"),
+    ],
+)
+def test_a_vocabulary_has_to_fit_its_data_set(tmp_path, classes, message):
+    model = build_model(parts_cfg(tmp_path, ("bus", "bus:wheel")))
+    record = {"vocabulary": "parts", "file_name": "a.jpg", **classes}
+    with pytest.raises(ValueError, match=message):
+        model.naming.name(named_record()["instances"], record)
+
+
 @torch.no_grad()
 def test_probabilities_are_a_softmax_over_names_and_nothing(model):
     model.eval()
     images = model.preprocess([named_record()])
     assert isinstance(images, ImageList)
     output = model.answer_image(model.encode_image(images))
-    logits = model.naming.logits(output, 0, {"vocabulary": "pets"})
+    logits = model.naming.logits(output, 0, "pets")
     assert logits.shape == (1, 7, 4)
     embedding = output.text.embeddings[0, 0, 2]
     cosine = embedding @ F.normalize(model.naming.no_object, dim=0)
@@ -142,6 +174,10 @@ def test_what_naming_builds_on_is_asked_for(tmp_path):
     cfg = named_cfg(tmp_path)
     cfg.MODEL.TEXT_CLASS.PREDICT_COSINE = True
     with pytest.raises(ValueError, match=r"PREDICT_COSINE of MODEL\.TEXT_CLASS to False"):
+        build_model(cfg)
+    cfg = parts_cfg(tmp_path, ("bus", "bus:wheel"))
+    cfg.MODEL.TEXT_CLASS.PARTS = False
+    with pytest.raises(ValueError, match=r"'parts' has names of parts \('bus:wheel'\)"):
         build_model(cfg)
     cfg = named_cfg(tmp_path)
     cfg.MODEL.NAMING.VOCABULARIES = ["pets.safetensors"]

@@ -14,7 +14,8 @@ from pycocotools import mask as coco_mask
 from semsam.config import load_cfg
 from semsam.modeling import build_model
 from tests.annotation.models import write_clip
-from tests.tiny import tiny_caption_cfg, tiny_ovsam_cfg, write_language_model
+from tests.modeling.test_naming import named_cfg
+from tests.tiny import perturb, tiny_caption_cfg, tiny_ovsam_cfg, write_language_model
 
 from .tiny_run import CONFIG
 
@@ -170,3 +171,25 @@ def test_masks_are_named_by_classes(tool, photos, tmp_path):
         assert all(0.5 <= mask["class_score"] <= 1 for mask in found)
     with pytest.raises(SystemExit):
         tool.parse_args(["a.jpg", "--output", "out", "--classes", "dog", "--caption"])
+
+
+def test_each_pixel_of_a_photo_goes_to_a_segment_with_a_class(tool, photos, tmp_path):
+    cfg = named_cfg(tmp_path)
+    cfg.MODEL.NAMING.OBJECT_MASK_THRESHOLD, cfg.MODEL.NAMING.OVERLAP_THRESHOLD = 0.0, 0.0
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(cfg.dump())
+    torch.manual_seed(0)
+    torch.save({"model": perturb(build_model(cfg)).state_dict()}, run / "model_final.pth")
+    words = ["--model", run, "--output", tmp_path / "out", "--device", "cpu", "--segment"]
+    words += ["--classes", "pets", "--things", "cat, dog"]
+    assert tool.main(tool.parse_args([str(word) for word in (photos / "a.jpg", *words)])) == 0
+    content = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert "prompts" not in content
+    assert content["segments"]
+    masks = [coco_mask.decode(entry["segmentation"]) for entry in content["segments"]]
+    assert np.max(np.sum(masks, axis=0)) == 1
+    assert {entry["class_name"] for entry in content["segments"]} <= {"cat", "dog", "sky"}
+    assert (tmp_path / "out" / "a_segments.png").is_file()
+    with pytest.raises(SystemExit):
+        tool.parse_args(["a.jpg", "--output", "out", "--segment"])

@@ -27,6 +27,7 @@ from semsam.data.transforms import (
     ResizeShortestEdge,
     have_area,
     read_geometry,
+    recolor,
 )
 from semsam.structures import Boxes, Instances, Prompts, PromptTargets
 
@@ -57,6 +58,7 @@ class PromptableMapper:
         max_levels: at most so many masks answer one training click.
         box_prompt_ratio: share of the training prompts that are boxes.
         prompt_noise: noise on training prompts, see ``prompt_sampling.jitter``.
+        color_jitter: share by which colours vary in training, see ``recolor``.
         jpeg_draft: decode JPEGs at reduced size in training where that suffices.
     """
 
@@ -71,6 +73,7 @@ class PromptableMapper:
         max_levels: int,
         box_prompt_ratio: float = 0.0,
         prompt_noise: float = 0.0,
+        color_jitter: float = 0.0,
         jpeg_draft: bool = False,
     ) -> None:
         if not 0 <= box_prompt_ratio <= 1:
@@ -82,6 +85,7 @@ class PromptableMapper:
         self.max_levels = max_levels
         self.box_prompt_ratio = box_prompt_ratio
         self.prompt_noise = prompt_noise
+        self.color_jitter = color_jitter
         self.jpeg_draft = jpeg_draft
 
     @classmethod
@@ -95,6 +99,7 @@ class PromptableMapper:
             "max_levels": cfg.MODEL.DECODER.NUM_TOKENS,
             "box_prompt_ratio": node.BOX_PROMPT_RATIO,
             "prompt_noise": node.PROMPT_NOISE,
+            "color_jitter": node.COLOR_JITTER,
             "jpeg_draft": node.JPEG_DRAFT,
         }
 
@@ -118,7 +123,10 @@ class PromptableMapper:
         sample = (self._boxes if "regions" in record else self._masks)(record, image.size)
         geometry = sample.geometry
         reduce_to = geometry.resized if self.is_train and self.jpeg_draft else None
-        pixels = geometry.apply_image(image.decode(reduce_to))
+        picture = image.decode(reduce_to)
+        if self.is_train:
+            picture = recolor(picture, self.color_jitter, record["rng"])
+        pixels = geometry.apply_image(picture)
         return {
             "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             "instances": sample.instances,

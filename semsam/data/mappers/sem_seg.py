@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance
 
 from semsam.config import CfgNode, configurable
 from semsam.data.build import DATASET_MAPPER
 from semsam.data.records import BadRecordError, LazyImage, decode_labels
-from semsam.data.transforms import LargeScaleJitter, ResizeShortestEdge, read_geometry
+from semsam.data.transforms import (
+    LargeScaleJitter,
+    ResizeShortestEdge,
+    read_geometry,
+    recolor,
+)
 
 #: Label of what the jitter pads; like any label that is no class it is not learned.
 PADDING_LABEL = 255
@@ -29,8 +33,7 @@ class SemSegMapper:
         is_train: which of the two.
         jitter: the geometry of training.
         resize: the evaluation resize.
-        color_jitter: brightness, contrast and saturation are each multiplied by a factor between 1
-            less this and 1 plus this.
+        color_jitter: share by which colours vary in training, see ``recolor``.
         padding: colour of what the jitter pads, RGB; the pixel mean, which the model sees as 0.
     """
 
@@ -85,8 +88,7 @@ class SemSegMapper:
             rng = record["rng"]
             geometry = self.jitter(photo.size, rng)
             labels = geometry.apply_labels(labels, PADDING_LABEL)
-            if self.color_jitter:
-                image = self._recolor(image, rng)
+            image = recolor(image, self.color_jitter, rng)
         else:
             geometry = self.resize(photo.size)
         pixels = geometry.apply_image(image, self.padding)
@@ -98,9 +100,3 @@ class SemSegMapper:
             "height": labels.shape[0],
             "width": labels.shape[1],
         }
-
-    def _recolor(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-            factor = rng.uniform(1 - self.color_jitter, 1 + self.color_jitter)
-            image = enhance(image).enhance(factor)
-        return image

@@ -168,8 +168,8 @@ class PromptableSegmentor(nn.Module):
 
         Args:
             batched_inputs: records with ``image`` (3, h, w) uint8 RGB and ``prompts``; to train
-                also ``instances`` (ground truth) and ``targets``, and ``vocabulary``, its name,
-                and ``is_part`` where objects have classes (see ``Naming``); to predict optionally
+                also ``instances`` (ground truth) and ``targets``, and what ``Naming.name`` reads
+                where all that is in the image is annotated with its classes; to predict optionally
                 ``height`` and ``width`` of the frame in which results are wanted, and
                 ``predict_masks``, False for no ``pred_masks`` and no ``mask_logits``.
 
@@ -312,8 +312,9 @@ class PromptableSegmentor(nn.Module):
         means = {k: torch.stack([r[k] for r in rounds]).mean() for k in rounds[0]}
         if self.naming is not None and self.decoder.num_queries:
             everything = self.answer_image(features)
+            vocabularies = [x.get("vocabulary") for x in batched_inputs]
             losses.update(
-                self.naming.image_losses(everything, self.criterion, instances, batched_inputs)
+                self.naming.image_losses(everything, self.criterion, instances, vocabularies)
             )
         return {**means, **losses}
 

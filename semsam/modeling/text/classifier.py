@@ -115,6 +115,11 @@ def check_names(names: Sequence[str]) -> None:
         rows[name] = row
 
 
+def is_part(name: str) -> bool:
+    """Whether a class is a part of something, which its name ``whole:part`` says."""
+    return ":" in name
+
+
 def check_encoder(classifier: Classifier, encoder: str) -> None:
     """Find fault with a vocabulary for a model.
 
@@ -170,7 +175,9 @@ def build_classifier(
 
     @torch.inference_mode()
     def encode(part: Sequence[str]) -> Sequence[Tensor]:
-        features = encoder(fill_templates(part, templates)).unflatten(0, (len(part), -1))
+        # "dog:head", a part, is said as "dog head".
+        words = [name.replace(":", " ") if is_part(name) else name for name in part]
+        features = encoder(fill_templates(words, templates)).unflatten(0, (len(part), -1))
         if average:
             features = unit(features.mean(dim=1, keepdim=True))
         return features.cpu().unbind()
