@@ -47,3 +47,9 @@ def test_a_vocabulary_without_a_name_is_rejected():
 def test_a_missing_vocabulary_is_named():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
         read_vocabulary(["nowhere.txt"])
+
+
+def test_a_dataset_is_a_list_of_its_classes():
+    assert len(read_names("ade20k_val")) == 150
+    with pytest.raises(ValueError, match="'sa1b_tsv_train' has no classes"):
+        read_names("sa1b_tsv_train")

@@ -57,6 +57,18 @@ def evaluator(truth, tmp_path):
     return COCOEvaluator(truth, IDS, ["cat", "dog"], prediction_file=file)
 
 
+def test_objects_without_masks_are_compared_by_boxes(tmp_path):
+    objects = [annotation(0, 1, 3, CAT), annotation(1, 1, 7, DOG)]
+    for row in objects:
+        del row["segmentation"]
+    truth = write_coco_json(tmp_path / "truth.json", objects, CATEGORIES)
+    evaluator = COCOEvaluator(truth, IDS, ["cat", "dog"])
+    process(evaluator, 1, [CAT, DOG], [0.9, 0.8], [0, 1])
+    results = evaluator.evaluate()
+    assert set(results) == {"bbox"}
+    assert round(results["bbox"]["AP"], 6) == 100
+
+
 def process(evaluator, image_id, *args):
     record = {"image_id": image_id, "file_name": f"{image_id}.jpg"}
     evaluator.process([record], [{"instances": instances(*args)}])

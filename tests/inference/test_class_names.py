@@ -155,3 +155,22 @@ def test_names_of_parts_are_read_in_their_own_space(tmp_path, photo):
 def test_a_model_without_a_space_of_parts_says_so(model):
     with pytest.raises(ValueError, match=r"MODEL\.TEXT_CLASS\.PARTS"):
         ClassNames(model, CLASSES, parts=True)
+
+
+def test_a_part_of_something_is_read_in_the_space_of_parts_among_other_names(tmp_path, photo):
+    cfg = tiny_ovsam_cfg(EMBED_DIM=16, PARTS=True)
+    cfg.MODEL.TEXT.MODEL = write_clip(tmp_path / "clip")
+    torch.manual_seed(0)
+    predictor = SemSamPredictor(perturb(build_model(cfg)))
+    predictor.set_image(photo)
+    text = predictor.decode(predictor.prompts([[20.0, 30.0]])).text
+    names = ClassNames(predictor.model, ["dog", "dog:head"])
+    with torch.inference_mode():
+        whole, part = (
+            names._head.score(space, names._classifier) for space in (text.embeddings, text.parts)
+        )
+        expected = torch.stack([whole[..., 0], part[..., 1]], dim=-1).softmax(dim=-1)
+        torch.testing.assert_close(names.probabilities(text), expected)
+    # It is said without the mark.
+    said = predictor.model.region_heads["TextClassHead"].encode_classes(["dog head"])
+    torch.testing.assert_close(names._classifier.weights[1].cpu(), said.weights[0].cpu())
