@@ -16,9 +16,9 @@ ADE_CATEGORIES = [
 ]
 PACO_CATEGORIES = [
     {"supercategory": "OBJECT", "id": 5, "name": "dog", "frequency": "f"},
-    {"supercategory": "PART", "id": 90, "name": "dog:head"},
+    {"supercategory": "PART", "id": 90, "name": "dog:head", "frequency": "r"},
     {"supercategory": "OBJECT", "id": 7, "name": "car_(automobile)", "frequency": "f"},
-    {"supercategory": "PART", "id": 91, "name": "car_(automobile):wheel"},
+    {"supercategory": "PART", "id": 91, "name": "car_(automobile):wheel", "frequency": "c"},
 ]
 PASCAL_CATEGORIES = [
     {"id": 1, "name": "dog:head"},
