@@ -50,7 +50,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", help="file or url instead of the model's own")
     parser.add_argument("--dataset", required=True, help="name, scheme://PATH, or seginw")
     parser.add_argument("--classes", help="a classifier instead of the names of the data set")
-    parser.add_argument("--parts", action="store_true", help="the classes are parts of things")
+    parser.add_argument("--parts", action="store_true", help="all classes are parts of things")
     parser.add_argument("--boxes", metavar="JSON", help="proposals: COCO's results, or truth")
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument("--submission", metavar="ZIP", help="pack the files of seginw")

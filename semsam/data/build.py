@@ -167,6 +167,8 @@ def _map_named(mapper: Mapper, classes: dict[str, Any], record: dict[str, Any]) 
 class TrainingRows(Dataset):
     """Mapped rows of one or more datasets; a bad row is logged, counted and replaced by another.
 
+    The other is one of the same dataset, so that the shares of datasets stay.
+
     Args:
         sources: records and mapper of each dataset.
         seed: of the draws of all samples.
@@ -198,12 +200,13 @@ class TrainingRows(Dataset):
             self.num_read += 1
             number = int(np.searchsorted(self._ends, row, side="right"))
             records, mapper = self.sources[number]
+            first = int(self._ends[number]) - len(records)
             try:
-                record = records[row - int(self._ends[number]) + len(records)]
+                record = records[row - first]
                 return mapper({**record, "rng": rng})
             except BadRecordError as error:
                 self._count_bad(error)
-            row = int(rng.integers(len(self)))
+            row = first + int(rng.integers(len(records)))
 
     def _count_bad(self, error: BadRecordError) -> None:
         self.num_bad += 1

@@ -104,9 +104,11 @@ def draw_box_prompts(
         ValueError: if there is no box.
     """
     seeds = draw_seeds(len(boxes), num_prompts, rng)
-    prompts = _jittered(np.zeros((0, 2)), boxes[seeds], size, noise, rng)
+    asked = boxes[seeds].astype(np.float64)
+    if noise:
+        asked = jitter_boxes(asked, noise, size, rng)
     own = torch.as_tensor(seeds)
-    return prompts, PromptTargets(own, own[:, None])
+    return Prompts.from_boxes(torch.from_numpy(asked)), PromptTargets(own, own[:, None])
 
 
 def draw_seeds(number: int, num_prompts: int, rng: Draws) -> IntArray:

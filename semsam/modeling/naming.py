@@ -65,10 +65,8 @@ class Naming(nn.Module):
             of_parts = torch.tensor([is_part(name) for name in classifier.names])
             self.register_buffer(f"of_parts_{key}", of_parts, persistent=False)
         self.no_object = nn.Parameter(F.normalize(torch.randn(channels.pop()), dim=-1))
-        #: Vocabularies in which some names are of parts.
-        self.with_parts = frozenset(
-            k for k, names in self.names.items() if any(map(is_part, names))
-        )
+        #: How many names of each vocabulary are of parts.
+        self.num_parts = {key: sum(map(is_part, names)) for key, names in self.names.items()}
         self.class_weight = class_weight
         self.no_object_weight = no_object_weight
         self.object_mask_threshold = object_mask_threshold
@@ -152,19 +150,19 @@ class Naming(nn.Module):
         """
         vocabulary = record["vocabulary"]
         vectors = self._vectors(vocabulary)
-        of_parts = self.get_buffer(f"of_parts_{vocabulary}")
+        known = len(vectors), self.num_parts[vocabulary]
         number = len(record.get("is_thing", vectors))
-        parts = sum(record.get("is_part", of_parts.tolist()))
-        if (number, parts) != (len(vectors), int(of_parts.sum())):
+        parts = sum(record["is_part"]) if "is_part" in record else known[1]
+        if (number, parts) != known:
             raise ValueError(
-                f"vocabulary '{vocabulary}' has {len(vectors)} names, {int(of_parts.sum())} of "
-                f"parts, the data set of '{record.get('file_name', 'an image')}' {number} classes, "
-                f"{parts} of parts: tools/build_classifier.py takes names from a data set"
+                f"vocabulary '{vocabulary}' has {known[0]} names, {known[1]} of parts, the data "
+                f"set of '{record.get('file_name', 'an image')}' {number} classes, {parts} of "
+                "parts: tools/build_classifier.py takes names from a data set"
             )
-        of_parts = of_parts[instances.gt_classes, None]
+        of_parts = self.get_buffer(f"of_parts_{vocabulary}")[instances.gt_classes, None]
         vectors = vectors[instances.gt_classes]
         instances.gt_text_embeddings = vectors * ~of_parts
-        if vocabulary in self.with_parts:
+        if parts:
             instances.gt_part_embeddings = vectors * of_parts
 
     def image_losses(
@@ -190,7 +188,9 @@ class Naming(nn.Module):
             The criterion's losses with ``_image``, and ``loss_class_image``.
         """
         targets, costs = [], []
-        vocabularies = [None if name in self.with_parts else name for name in vocabularies]
+        vocabularies = [
+            name if name and not self.num_parts[name] else None for name in vocabularies
+        ]
         for i, vocabulary in enumerate(vocabularies):
             number = len(instances[i]) if vocabulary else 0
             levels = torch.arange(number, device=output.scores.device)[None]
