@@ -263,13 +263,13 @@ class SemSamPredictor:
                 rest is stuff. All if None.
 
         Returns:
-            What ``Naming.segment`` gives in the image's frame: ``sem_seg`` (C, H, W), ``instances``
+            What ``Naming.segment`` gives in the image's frame: ``sem_seg`` (H, W), ``instances``
             and ``panoptic_seg``; and ``names``, the C classes.
 
         Raises:
             RuntimeError: if no image is set.
-            ValueError: if the model does not segment images without prompts, ``things`` has a name
-                that is no class, or as in ``predict``.
+            ValueError: if the model does not segment images without prompts, the classes are of
+                parts, ``things`` has a name that is no class, or as in ``predict``.
         """
         features = self._check_state()
         model: Any = self.model
@@ -280,13 +280,16 @@ class SemSamPredictor:
                 "(MODEL.DECODER.NUM_QUERIES) and MODEL.NAMING.VOCABULARIES"
             )
         named = self.class_names(classes)
+        if named.parts:
+            raise ValueError("a whole image is segmented by names of things, not of their parts")
         names = named.names
-        if unknown := sorted(set(things or ()) - set(names)):
+        countable = set(names if things is None else things)
+        if unknown := sorted(countable - set(names)):
             raise ValueError(f"things that are none of the classes: {', '.join(unknown)}")
         height, width = self._image_size
         record = {
             "vocabulary": named.vectors,
-            "is_thing": [things is None or name in things for name in names],
+            "is_thing": [name in countable for name in names],
             "height": height,
             "width": width,
         }
@@ -298,10 +301,12 @@ class SemSamPredictor:
         """The classes, ready to name masks; a list that was given last is not encoded again.
 
         Raises:
-            ValueError: as ``ClassNames``.
+            ValueError: as ``ClassNames``, or if they were made for another model.
             FileNotFoundError: as ``ClassNames``.
         """
         if isinstance(classes, ClassNames):
+            if classes.model is not self.model:
+                raise ValueError("these ClassNames were made for another model: make new ones")
             return classes
         if isinstance(classes, Classifier | str | Path):
             return ClassNames(self.model, classes)

@@ -10,7 +10,7 @@ from semsam.inference.mask_filter import filter_masks
 from semsam.modeling import build_model
 from semsam.modeling.text.classifier import Classifier
 from tests.annotation.models import write_clip
-from tests.tiny import perturb, tiny_cfg, tiny_ovsam_cfg
+from tests.tiny import Largest, perturb, tiny_cfg, tiny_ovsam_cfg
 
 CLASSES = ["dog", "wheel", "sky", "a 'quoted' {name}"]
 
@@ -79,12 +79,41 @@ def test_a_classifier_and_its_file_name_as_the_list_does(predictor, model, tmp_p
         assert predictor.predict([[20, 30]], classes=classes)[3] == expected
 
 
-def test_twenty_thousand_classes_work(predictor):
+def many_classes(model):
+    """20,000 names as a classifier of the model's encoder."""
     weights = torch.nn.functional.normalize(torch.randn(20_000, 1, 16), dim=-1)
-    encoder = predictor.model.region_heads["TextClassHead"].text_encoder
-    classifier = Classifier(tuple(map(str, range(20_000))), weights, encoder)
-    *_, names = predictor.predict([[20, 30]], classes=classifier)
-    assert len({name for name, _ in names} & set(classifier.names)) > 0
+    encoder = model.region_heads["TextClassHead"].text_encoder
+    return Classifier(tuple(map(str, range(20_000))), weights, encoder)
+
+
+def test_twenty_thousand_classes_name_many_masks_in_bounded_memory(predictor, model):
+    classifier = many_classes(model)
+    boxes = [[x, y, x + 20, y + 10] for x in range(0, 40, 4) for y in range(0, 36, 3)]
+    output = predictor.decode(predictor.prompts(boxes=boxes))
+    expected = ClassNames(model, classifier).probabilities(output.text)[0].max(dim=-1)
+    with Largest() as largest:
+        *_, names = predictor.predict_batch(boxes=boxes, classes=classifier)
+    # Scores of all masks would be 10 million numbers.
+    assert largest.numel <= 2**22
+    order = list(output.level_order)
+    assert [[int(x.name) for x in row] for row in names] == expected.indices[:, order].tolist()
+    scores = [[x.score for x in row] for row in names]
+    np.testing.assert_allclose(scores, expected.values[:, order], rtol=1e-4)
+
+
+def test_a_list_of_twenty_thousand_names_is_encoded(predictor):
+    names = [f"class {i}" for i in range(20_000)]
+    assert predictor.predict([[20, 30]], classes=names)[3][0].name in names
+
+
+def test_everything_is_named_among_twenty_thousand_classes(model, photo):
+    settings = {"points_per_side": 4, "pred_iou_thresh": None, "stability_score_thresh": None}
+    generator = AutomaticMaskGenerator(model, classes=many_classes(model), **settings)
+    with Largest() as largest:
+        records = generator.generate(photo)
+    assert largest.numel <= 2**22
+    assert records
+    assert all(0 <= int(record["class_name"]) < 20_000 for record in records)
 
 
 def test_everything_in_a_photo_is_named(model, photo):
@@ -117,10 +146,37 @@ def test_a_list_that_cannot_be_used_is_an_error(predictor, classes, message):
         predictor.predict([[20, 30]], classes=classes)
 
 
-def test_a_classifier_of_another_encoder_is_refused(predictor, tmp_path):
+@pytest.mark.parametrize("door", [ClassNames, SemSamPredictor, AutomaticMaskGenerator])
+def test_a_classifier_of_another_encoder_is_refused_before_any_photo(model, tmp_path, door):
+    def ask(classes):
+        if door is SemSamPredictor:
+            return SemSamPredictor(model).class_names(classes)
+        return door(model, classes=classes)
+
     weights = torch.nn.functional.normalize(torch.randn(2, 1, 16), dim=-1)
-    with pytest.raises(ValueError, match="'other-clip', the model's is"):
-        predictor.predict([[20, 30]], classes=Classifier(("a", "b"), weights, "other-clip"))
+    foreign = Classifier(("a", "b"), weights, "other-clip")
+    with pytest.raises(ValueError, match=r"^the classifier .*'other-clip', the model's is 'clip"):
+        ask(foreign)
+    path = tmp_path / "foreign.safetensors"
+    foreign.save(path)
+    with pytest.raises(ValueError, match=r"foreign\.safetensors': .*'other-clip'"):
+        ask(path)
+    wide = Classifier(("a",), torch.ones(1, 1, 8), model.region_heads["TextClassHead"].text_encoder)
+    with pytest.raises(ValueError, match=r"has 8 channels, the model's embeddings 16"):
+        ask(wide)
+
+
+def test_classes_made_for_another_model_are_refused(predictor, tmp_path):
+    cfg = tiny_ovsam_cfg(EMBED_DIM=16)
+    cfg.MODEL.TEXT.MODEL = write_clip(tmp_path / "clip")
+    other = ClassNames(build_model(cfg), CLASSES)
+    with pytest.raises(ValueError, match="made for another model"):
+        predictor.predict([[20, 30]], classes=other)
+
+
+def test_a_name_instead_of_a_list_is_taken_for_a_file_and_the_cure_is_said(predictor):
+    with pytest.raises(FileNotFoundError, match="'dog' does not exist; names are given as a list"):
+        predictor.predict([[20, 30]], classes="dog")
 
 
 def test_a_model_without_embeddings_says_so(photo):

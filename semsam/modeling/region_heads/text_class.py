@@ -198,6 +198,21 @@ class TextClassHead(nn.Module):
             )
         return build_classifier(names, self._encoder(), templates)
 
+    def check_classifier(self, classifier: Classifier) -> None:
+        """Find fault with a vocabulary for the model.
+
+        Raises:
+            ValueError: if it was built with another text encoder, or has other channels than the
+                embeddings; names both.
+        """
+        if self.text_encoder:
+            check_encoder(classifier, self.text_encoder)
+        if classifier.weights.shape[2] != self.embed_dim:
+            raise ValueError(
+                f"the classifier of '{classifier.encoder}' has {classifier.weights.shape[2]} "
+                f"channels, the model's embeddings {self.embed_dim} (MODEL.TEXT_CLASS.EMBED_DIM)"
+            )
+
     def score(self, embeddings: Tensor, classifier: Classifier, reduction: str = "max") -> Tensor:
         """Logits of a vocabulary.
 
@@ -210,10 +225,9 @@ class TextClassHead(nn.Module):
             (..., C) float32.
 
         Raises:
-            ValueError: if the classifier was built with another text encoder, or channels differ.
+            ValueError: as ``check_classifier``.
         """
-        if self.text_encoder:
-            check_encoder(classifier, self.text_encoder)
+        self.check_classifier(classifier)
         return class_scores(embeddings, classifier, self.scale().detach(), reduction)
 
     def losses(

@@ -98,13 +98,15 @@ def check_names(names: Sequence[str]) -> None:
     """Find fault with a list of class names.
 
     Raises:
-        ValueError: if it is empty, or a name is empty, stands twice, or has a line break or
-            another control character; says where.
+        ValueError: if it is empty, or a name is no text or empty, stands twice, or has a line break
+            or another control character; says where.
     """
     if not names:
         raise ValueError("the list of classes is empty")
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
+        if not isinstance(name, str):
+            raise ValueError(f"class {row} is {name!r}: names are text")
         if not name.strip():
             raise ValueError(f"class {row} has an empty name")
         odd = not name.isprintable()
