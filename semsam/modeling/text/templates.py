@@ -137,8 +137,8 @@ def clean_name(name: str) -> str:
     """A dataset's class name as words.
 
     Without COCO's ``-other``, ``-merged`` and ``-stuff``, as Semantic-SAM puts it into sentences;
-    with blanks for LVIS' underscores.
+    with blanks for LVIS' underscores and for the colon between a thing and its part.
     """
     for mark in ("-other", "-merged", "-stuff"):
         name = name.replace(mark, "")
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace(":", " ")

@@ -42,6 +42,7 @@ def test_a_name_with_braces_stands_as_it_is():
         ("door-stuff", "door"),
         ("wall-brick", "wall-brick"),
         ("bow_(weapon)", "bow (weapon)"),
+        ("dog:front_leg", "dog front leg"),
     ],
 )
 def test_names_of_coco_and_lvis_become_words(name, cleaned):
