@@ -47,3 +47,11 @@ def test_a_vocabulary_without_a_name_is_rejected():
 def test_a_missing_vocabulary_is_named():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
         read_vocabulary(["nowhere.txt"])
+
+
+def test_names_of_files_stand_among_names_but_those_of_a_classifier_do_not(tmp_path):
+    path = tmp_path / "names.json"
+    path.write_text('["cat", "dog"]')
+    assert read_vocabulary(["sky", str(path), "cat"]) == ["sky", "cat", "dog"]
+    with pytest.raises(ValueError, match=r"'coco\.safetensors' .* stands alone"):
+        read_vocabulary(["sky", "coco.safetensors"])

@@ -108,6 +108,6 @@ def test_names_of_another_text_encoder_are_refused(cfg):
     cfg.MODEL.TEXT.MODEL = "openai/clip-vit-base-patch32"
     model = build_model(cfg).train()
     with pytest.raises(
-        ValueError, match="encoded by 'clip', the model learns the space of 'openai"
+        ValueError, match=r"s\.tsv:\d': .*encoded by 'clip', the model learns the space of 'openai"
     ):
         model(next(iter(build_train_loader(cfg))))

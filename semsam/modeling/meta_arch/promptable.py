@@ -294,7 +294,8 @@ class PromptableSegmentor(nn.Module):
         targets: list[PromptTargets] = [x["targets"].to(self.device) for x in batched_inputs]
         for record in batched_inputs:
             if "text_encoder" in record and "TextClassHead" in self.region_heads:
-                self.region_heads["TextClassHead"].check_encoder(record["text_encoder"])
+                head = self.region_heads["TextClassHead"]
+                head.check_encoder(record["text_encoder"], record["file_name"])
         vocabularies = [x.get("vocabulary") for x in batched_inputs]
         if self.naming is not None:
             for own, vocabulary in zip(instances, vocabularies, strict=True):
