@@ -8,8 +8,9 @@ from semsam.inference import AutomaticMaskGenerator, SemSamPredictor
 from semsam.inference.class_names import ClassNames
 from semsam.inference.mask_filter import filter_masks
 from semsam.modeling import build_model
-from semsam.modeling.text.classifier import Classifier
-from tests.annotation.models import write_clip
+from semsam.modeling.text.classifier import Classifier, build_classifier
+from semsam.modeling.text.clip import ClipTextEncoder
+from tests.annotation.models import write_clip, write_open_clip
 from tests.tiny import Largest, perturb, tiny_cfg, tiny_ovsam_cfg
 
 CLASSES = ["dog", "wheel", "sky", "a 'quoted' {name}"]
@@ -211,3 +212,24 @@ def test_names_of_parts_are_read_in_their_own_space(tmp_path, photo):
 def test_a_model_without_a_space_of_parts_says_so(model):
     with pytest.raises(ValueError, match=r"MODEL\.TEXT_CLASS\.PARTS"):
         ClassNames(model, CLASSES, parts=True)
+
+
+def test_a_model_of_open_clip_s_text_space_names_masks(tmp_path, photo):
+    pytest.importorskip("open_clip")
+    folder = tmp_path / "ViT-tiny"
+    folder.mkdir()
+    write_open_clip(folder)
+    cfg = tiny_ovsam_cfg(EMBED_DIM=16)
+    cfg.MODEL.TEXT.MODEL = f"local-dir:{folder}"
+    torch.manual_seed(0)
+    predictor = SemSamPredictor(perturb(build_model(cfg)))
+    predictor.set_image(photo)
+    *_, names = predictor.predict([[20, 30]], classes=CLASSES)
+    encoder = ClipTextEncoder(f"local-dir:{folder}")
+    built = build_classifier(CLASSES, encoder, ["a photo of a {}."])
+    built.save(tmp_path / "classes.safetensors")
+    *_, of_file = predictor.predict([[20, 30]], classes=tmp_path / "classes.safetensors")
+    assert of_file == names
+    foreign = build_classifier(CLASSES, ClipTextEncoder(write_clip(tmp_path / "clip")))
+    with pytest.raises(ValueError, match=r"'clip@.*', the model's is 'ViT-tiny'"):
+        predictor.predict([[20, 30]], classes=foreign)
