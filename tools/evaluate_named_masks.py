@@ -46,7 +46,6 @@ from semsam.evaluation.seginw import (
 )
 from semsam.inference.class_names import ClassNames
 from semsam.inference.named_instances import NamedInstances
-from semsam.modeling.build import resolve_device
 from semsam.modeling.text.classifier import BACKGROUND
 from semsam.modeling.text.templates import clean_name
 from semsam.utils import comm
@@ -91,16 +90,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Do the job in one of the processes."""
     setup_logger()
-    device = args.device
-    if resolve_device(device).type == "cuda":
-        device = f"cuda:{comm.get_local_rank()}"
     failures: dict[str, str] = {}
     if args.dataset != "seginw":
         task = prepare(args, args.dataset)
-        predictor = SemSamPredictor.from_pretrained(args.model, device, weights=args.weights)
+        predictor = SemSamPredictor.from_pretrained(args.model, args.device, weights=args.weights)
         results = evaluate(args, predictor, *task)
     else:
-        predictor = SemSamPredictor.from_pretrained(args.model, device, weights=args.weights)
+        predictor = SemSamPredictor.from_pretrained(args.model, args.device, weights=args.weights)
         for name in SEGINW_NAMES:
             try:
                 task = prepare(args, f"seginw_{name}_val")

@@ -67,7 +67,8 @@ def panoptic_segments(
     """Give each pixel to one segment or to none.
 
     Queries compete for pixels with the product of class and mask probability. One that keeps less
-    than ``overlap_threshold`` of its mask is dropped; stuff of one class is one segment.
+    than ``overlap_threshold`` of its mask is dropped (the originals count pixels that it wins
+    outside its mask, too); stuff of one class is one segment.
 
     Args:
         probabilities: (Q, C) of each query's classes; what a row lacks to 1 is "nothing".
