@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Pack what the data engine has found, and the photos, into TSV shards for training.
+"""Pack what the data engine has found, and the photos, into shards for training.
 
     python datasets/prepare_text_regions.py results photos --output datasets/generated_tsv/train
 
 ``results`` is the folder that tools/annotate.py wrote, ``photos`` what it annotated. The shards are
-read as ``text_regions_tsv://FOLDER``, and without embeddings as ``regions_tsv://FOLDER``. A shard
-appears when it is whole, and a run that was stopped continues after the last one. A photo without a
-box is left out; one that cannot be used is named too, and the exit code is then 1.
+read as ``text_regions_tsv://FOLDER``, and without embeddings as ``regions_tsv://FOLDER``. With
+``--format webdataset`` they are tar files, read as ``text_regions_tar://FOLDER``, and by the
+webdataset library. A shard appears when it is whole, and a run that was stopped continues after the
+last one. A photo without a box is left out; one that cannot be used is named too, and the exit code
+is then 1.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("results", type=Path, help="folder that tools/annotate.py wrote")
     parser.add_argument("photos", type=Path, help="folder of photos or of TSV shards")
     parser.add_argument("--output", required=True, type=Path, help="folder for the shards")
+    parser.add_argument("--format", default="tsv", choices=("tsv", "webdataset"))
     parser.add_argument("--rows-per-shard", type=int, default=1000)
     parser.add_argument("--name", default="text_regions", help="start of the shards' file names")
     args = parser.parse_args(argv)
@@ -31,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--rows-per-shard must be at least 1")
     try:
         packed = pack_text_regions(
-            args.results, args.photos, args.output, args.rows_per_shard, args.name
+            args.results, args.photos, args.output, args.rows_per_shard, args.name, args.format
         )
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         parser.error(str(error))

@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     """Do what the command says."""
     if args.command == "sheet":
         report = write_review_sheet(args.results, args.images, args.page, args.photos)
-        print(f"{args.page}: {report.masks} masks of {report.photos} photos")
+        print(f"{args.page}: {report.masks} {report.regions} of {report.photos} photos")
     elif args.command == "export":
         number = export_coco(args.results, args.json, args.field, args.polygons)
         print(f"{args.json}: {number} annotations")

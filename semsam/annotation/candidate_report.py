@@ -45,6 +45,11 @@ class CandidateReport:
     new_names: list[tuple[str, int, int]]
 
 
+def name_source(template: str) -> str:
+    """What a page calls a source: the last line of a template, or the captions (``""``)."""
+    return template.rstrip().splitlines()[-1].rstrip(" :") if template else "the captions"
+
+
 def report_candidates(results: Iterable[dict[str, Any]]) -> CandidateReport | None:
     """Count candidates; None where no result has any, which ``DetectedObjects`` alone gives.
 
@@ -87,3 +92,24 @@ def report_candidates(results: Iterable[dict[str, Any]]) -> CandidateReport | No
         sources=made,
         new_names=[(name, number, found_new[name]) for name, number in thought.most_common()],
     )
+
+
+def list_sources(result: dict[str, Any]) -> list[str]:
+    """Of each annotation where its name comes from, in words; ``""`` where it is no candidate."""
+    texts = []
+    for region in result["annotations"]:
+        if "candidate" not in region or "candidates" not in result:
+            texts.append("")
+            continue
+        templates = ["", *result["generated_by"]["templates"]]
+        sources = result["candidates"][region["candidate"]]["sources"]
+        numbers = sorted({0 if s["template"] is None else s["template"] + 1 for s in sources})
+        texts.append("; ".join(name_source(templates[number]) for number in numbers))
+    return texts
+
+
+def list_missed(result: dict[str, Any]) -> list[str]:
+    """Candidates of a photo of which no box was found."""
+    found = {region.get("candidate") for region in result["annotations"]}
+    candidates = result.get("candidates", [])
+    return [candidate["name"] for i, candidate in enumerate(candidates) if i not in found]

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from semsam.data.datasets.regions import read_json
 from semsam.data.datasets.tsv import TsvRow
 from semsam.data.records import blame
 
-from .mask_sources import Item, MaskSource, check_exists
+from .mask_sources import Item, MaskSource
 from .records import MaskedPhoto
 from .shards import open_photos
 
@@ -28,8 +29,9 @@ class CaptionedPhotos(MaskSource):
 
     Raises:
         FileNotFoundError: if there is no such json.
-        BadRecordError: if it cannot be read.
-        ValueError: if the number is negative.
+        ValueError: if it is not json, or has no ``images`` or ``annotations``; if the number is
+            negative.
+        BadRecordError: if one of these is damaged; the message has its number.
     """
 
     def __init__(
@@ -46,19 +48,26 @@ class CaptionedPhotos(MaskSource):
         """See ``MaskSource``.
 
         Raises:
-            ValueError: if the json has no caption of any of the photos.
+            ValueError: if the json has no caption of any of the photos, or no photo of a folder
+                has a text beside it.
         """
         items = self.photos.items()
         if self._captions is not None:
-            if not any(item.name in self._captions for item in items):
+            if not any(self._captions.get(item.name) for item in items):
+                named = [name for name, texts in self._captions.items() if texts]
+                such = f"; it has those of {len(named)}, such as '{named[0]}'" if named else ""
                 raise ValueError(
-                    f"'{self._file}' has no caption of any photo: its file names, such as "
-                    f"'{next(iter(self._captions), '')}', are not those of the photos, such as "
-                    f"'{items[0].name}'"
+                    f"'{self._file}' has no caption of any photo, such as '{items[0].name}'{such}"
                 )
             # A changed json is noticed, as a changed text is.
             return [replace(item, masks=Path(self._file)) for item in items]
-        return [_with_text(item) for item in items]
+        items = [_with_text(item) for item in items]
+        if not any(item.masks or isinstance(item.image, TsvRow) for item in items):
+            raise ValueError(
+                f"no photo has a text beside it, such as '{items[0].name}.txt'; "
+                "ANNOTATION.DATA_ENGINE.CAPTIONS names a json with captions of many"
+            )
+        return items
 
     def read(self, item: Item) -> MaskedPhoto:
         """See ``MaskSource``."""
@@ -78,17 +87,18 @@ class CaptionedPhotos(MaskSource):
 
 def _read_coco(path: Path) -> dict[str, list[str]]:
     """Captions by the photo's name."""
-    check_exists(path)
-    with blame(str(path)):
-        content = json.loads(path.read_bytes())
-        names = {
-            image["id"]: Path(image["file_name"]).with_suffix("").as_posix()
-            for image in content["images"]
-        }
-        captions: dict[str, list[str]] = {name: [] for name in names.values()}
-        for annotation in content["annotations"]:
-            captions[names[annotation["image_id"]]].append(_text(annotation["caption"]))
-        return captions
+    content = read_json(path, "images", "annotations")
+    names: dict[Any, str] = {}
+    for number, image in enumerate(content["images"]):
+        with blame(f"{path}: image {number}"):
+            names[image["id"]] = Path(image["file_name"]).with_suffix("").as_posix()
+    captions: dict[str, list[str]] = {name: [] for name in names.values()}
+    for number, annotation in enumerate(content["annotations"]):
+        with blame(f"{path}: annotation {number}"):
+            if annotation["image_id"] not in names:
+                raise ValueError(f"image {annotation['image_id']} is not listed")
+            captions[names[annotation["image_id"]]] += _clean([_text(annotation["caption"])])
+    return captions
 
 
 def _in_row(column: bytes) -> list[str]:

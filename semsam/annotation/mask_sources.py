@@ -15,7 +15,7 @@ import numpy as np
 
 from semsam.config import CfgNode, configurable
 from semsam.data.datasets.sa1b import split_json
-from semsam.data.datasets.tsv import MANIFEST as SHARDS_NAME
+from semsam.data.datasets.shard_list import MANIFEST as SHARDS_NAME
 from semsam.data.datasets.tsv import TsvRow
 from semsam.data.records import BadRecordError, LazyImage, blame
 from semsam.data.run_length import RunLengthMasks, to_coco_code

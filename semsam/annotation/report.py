@@ -18,7 +18,13 @@ from semsam.data.records import BadRecordError
 from semsam.utils.file_io import atomic_write
 from semsam.utils.visualizer import distinct_color
 
-from .candidate_report import CandidateReport, report_candidates
+from .candidate_report import (
+    CandidateReport,
+    list_missed,
+    list_sources,
+    name_source,
+    report_candidates,
+)
 from .mask_sources import Item, MaskSource
 from .output import read_results
 from .pictures import draw_result
@@ -47,7 +53,8 @@ class Report:
 
     Attributes:
         photos: that have a result.
-        masks: of all photos.
+        masks: of all photos; with the boxes that have none.
+        boxes: of these, boxes without a mask.
         named: masks with a name, for each field of names: ``class_name``, and
             ``LABELER.class_name`` of further labellers.
         counts: how often each name was given, for each field, the most frequent first.
@@ -58,10 +65,16 @@ class Report:
 
     photos: int
     masks: int
+    boxes: int
     named: dict[str, int]
     counts: dict[str, list[tuple[str, int]]]
     agreement: dict[tuple[str, str], tuple[int, int]]
     fallbacks: int
+
+    @property
+    def regions(self) -> str:
+        """What the photos' regions are, in words."""
+        return "boxes" if self.boxes == self.masks else "masks"
 
 
 def report_labels(results: str | Path) -> Report:
@@ -71,13 +84,14 @@ def report_labels(results: str | Path) -> Report:
         FileNotFoundError: if there are no results.
         ValueError: if one is damaged.
     """
-    photos = masks = fallbacks = 0
+    photos = masks = boxes = fallbacks = 0
     counts: dict[str, Counter[str]] = {}
     pairs: dict[tuple[str, str], list[int]] = {}
     for _, result in read_results(results):
         photos += 1
         masks += len(result["annotations"])
         for region in result["annotations"]:
+            boxes += "segmentation" not in region
             fallbacks += any(
                 value for key, value in region.items() if _is_field(key, "class_fallback")
             )
@@ -95,6 +109,7 @@ def report_labels(results: str | Path) -> Report:
     return Report(
         photos=photos,
         masks=masks,
+        boxes=boxes,
         named={field: counter.total() for field, counter in counts.items()},
         counts={field: counter.most_common() for field, counter in counts.items()},
         agreement={fields: (both, same) for fields, (both, same) in pairs.items()},
@@ -132,11 +147,11 @@ def write_review_sheet(
     sample = dict(masked[row] for row in rows.tolist())
     photos, items = open_photos(images), find_items(images, sample)
     parts = [*_summary(report)]
-    for field, counts in report.counts.items():
-        parts += [f"<h2>{escape(field)}</h2>", _count_table(counts)]
     candidates = report_candidates(result for _, result in read_results(results))
     if candidates is not None:
         parts += _candidate_section(candidates)
+    for field, counts in report.counts.items():
+        parts += [f"<h2>{escape(field)}</h2>", _count_table(counts)]
     parts.append("<h2>Sample</h2>")
     for line, result in read_results(results):
         if (name := line["name"]) in sample:
@@ -152,10 +167,11 @@ def write_review_sheet(
 
 
 def _summary(report: Report) -> Iterable[str]:
-    yield f"<p>{report.masks} masks in {report.photos} photos.</p><ul>"
+    regions = report.regions
+    yield f"<p>{report.masks} {regions} in {report.photos} photos.</p><ul>"
     for field, named in report.named.items():
         yield (
-            f"<li>{escape(field)}: {_share(named, report.masks)} of the masks have a name, "
+            f"<li>{escape(field)}: {_share(named, report.masks)} of the {regions} have a name, "
             f"{len(report.counts[field])} different ones.</li>"
         )
     if report.fallbacks:
@@ -163,7 +179,7 @@ def _summary(report: Report) -> Iterable[str]:
     for (first, second), (both, same) in report.agreement.items():
         yield (
             f"<li>{escape(first)} and {escape(second)} agree on {_share(same, both)} of the {both} "
-            "masks that both name.</li>"
+            f"{regions} that both name.</li>"
         )
     yield "</ul>"
 
@@ -173,12 +189,12 @@ def _candidate_section(report: CandidateReport) -> Iterable[str]:
     found, new = (_share(part, total.candidates) for part in (total.found, total.new))
     yield "<h2>Candidates</h2>"
     yield (
-        f"<p>{report.captions} captions gave {report.a_caption:.1f} candidates each. Of the "
-        f"{total.candidates} of all photos the detector found {found}; {new} are new: no words of "
-        "the captions.</p>"
+        f"<p>{report.captions} captions gave {report.a_caption:.1f} candidates each. Each name "
+        f"counted once a photo, they are {total.candidates}: the detector found {found} of them; "
+        f"{new} are new, no words of the captions.</p>"
     )
     rows = [
-        f"<tr><td>{escape(source.splitlines()[-1] if source else 'the captions')}</td>"
+        f"<tr><td>{escape(name_source(source))}</td>"
         f'<td class="number">{number.candidates}</td>'
         f'<td class="number">{_share(number.found, number.candidates)}</td>'
         f'<td class="number">{_share(number.new, number.candidates)}</td></tr>'
@@ -214,25 +230,9 @@ def _count_table(counts: Sequence[tuple[str, int]]) -> str:
 def _figure(
     photos: MaskSource, item: Item | None, line: dict[str, Any], result: dict[str, Any]
 ) -> str:
-    """A picture, and beside it what is said of each mask."""
+    """A picture, and beside it what is said of each region."""
     annotations = result["annotations"]
     names = [_shown_name(region) for region in annotations]
-    rows = []
-    for number, (name, region) in enumerate(zip(names, annotations, strict=True), 1):
-        others = [
-            f"{key.removesuffix('.class_name')}: {value}"
-            for key, value in region.items()
-            if key.endswith(".class_name")
-        ]
-        proposals = region.get("class_proposals") or []
-        if "score" in region:
-            others.append(f"{region['score']:.2f}")
-        more = "; ".join([", ".join(map(str, proposals)), *others]).strip("; ")
-        colour = "rgb({}, {}, {})".format(*distinct_color(number - 1))
-        rows.append(
-            f'<tr><td style="border-left: .6rem solid {colour}">{number}</td>'
-            f"<td>{escape(name)}</td><td>{escape(more)}</td></tr>"
-        )
     try:
         if item is None:
             raise BadRecordError(f"no row is called '{line['name']}'")
@@ -241,11 +241,47 @@ def _figure(
         shown = f'<img alt="{escape(line["name"])}" src="{_as_url(picture)}">'
     except (BadRecordError, ValueError) as error:
         shown = f"<p>{escape(str(error))}</p>"
-    texts = "".join(f"<p>{escape(caption)}</p>" for caption in result.get("captions", []))
+    texts = [escape(caption) for caption in result.get("captions", [])]
+    if missed := list_missed(result):
+        texts.append(f"<i>Not found: {escape(', '.join(missed))}</i>")
     return (
-        f"<figure><div>{shown}</div><figcaption><b>{escape(line['file_name'])}</b>{texts}"
-        f"<table><tr><th></th><th>name</th><th>proposals</th></tr>{''.join(rows)}</table>"
+        f"<figure><div>{shown}</div><figcaption><b>{escape(line['file_name'])}</b>"
+        f"{''.join(f'<p>{text}</p>' for text in texts)}{_region_table(names, result)}"
         "</figcaption></figure>"
+    )
+
+
+def _region_table(names: Sequence[str], result: dict[str, Any]) -> str:
+    """A row a region; columns that no region of the photo has are left out."""
+    columns: dict[str, list[str]] = {
+        "name": list(names),
+        "proposals": [_proposals(region) for region in result["annotations"]],
+        "score": [
+            f"{region['score']:.2f}" if "score" in region else ""
+            for region in result["annotations"]
+        ],
+        "from": list_sources(result),
+    }
+    columns = {title: texts for title, texts in columns.items() if any(texts)}
+    rows = [f"<tr><th></th>{''.join(f'<th>{title}</th>' for title in columns)}</tr>"]
+    for number, texts in enumerate(zip(*columns.values(), strict=True)):
+        colour = "rgb({}, {}, {})".format(*distinct_color(number))
+        cells = "".join(f"<td>{escape(text)}</td>" for text in texts)
+        rows.append(
+            f'<tr><td style="border-left: .6rem solid {colour}">{number + 1}</td>{cells}</tr>'
+        )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _proposals(region: dict[str, Any]) -> str:
+    """Further names of a region, and what other labellers call it."""
+    others = [
+        f"{key.removesuffix('.class_name')}: {value}"
+        for key, value in region.items()
+        if key.endswith(".class_name")
+    ]
+    return "; ".join([", ".join(map(str, region.get("class_proposals") or [])), *others]).strip(
+        "; "
     )
 
 

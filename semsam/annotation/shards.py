@@ -11,14 +11,8 @@ import numpy as np
 
 from semsam.config import CfgNode, configurable
 from semsam.data.datasets.sa1b import split_json
-from semsam.data.datasets.tsv import (
-    TsvFile,
-    TsvRow,
-    find_labels,
-    holds_shards,
-    list_shards,
-    read_columns,
-)
+from semsam.data.datasets.shard_list import holds_shards, list_shards
+from semsam.data.datasets.tsv import TsvFile, TsvRow, find_labels, read_columns
 from semsam.data.records import LazyImage, blame
 
 from .build import MASK_SOURCE

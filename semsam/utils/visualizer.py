@@ -135,15 +135,15 @@ class Visualizer:
             labels: written at each box's top left corner or near it; one that would cover another
                 is left out.
         """
-        boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
-        for index, box in enumerate(boxes):
+        places = np.asarray(boxes, dtype=float).reshape(-1, 4) * np.tile(self._factor, 2)
+        for index, (x0, y0, x1, y1) in enumerate(places):
             color = colors[index] if colors else distinct_color(index)
-            x0, y0, x1, y1 = box * np.tile(self._factor, 2)
             corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-            self._draw_lines([corners], _WHITE, self.line + 2)
-            self._draw_lines([corners], color, self.line)
-            if labels:
-                self._draw_label(labels[index], np.array([x0, y0]), centre=False)
+            self._draw_lines([corners], _WHITE, self.line + 3)
+            self._draw_lines([corners], color, self.line + 1)
+        # Last, so that no line crosses them.
+        for index, label in enumerate(labels or []):
+            self._draw_label(label, places[index, :2], centre=False)
         return self
 
     def draw_points(self, points: ArrayLike, labels: ArrayLike | None = None) -> Visualizer:

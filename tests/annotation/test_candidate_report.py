@@ -1,4 +1,9 @@
-from semsam.annotation.candidate_report import SourceCounts, report_candidates
+from semsam.annotation.candidate_report import (
+    SourceCounts,
+    list_missed,
+    list_sources,
+    report_candidates,
+)
 
 
 def result(captions, candidates, boxes):
@@ -35,6 +40,16 @@ def test_candidates_are_counted_by_source_and_new_names_by_photo():
         "parts: {}": SourceCounts(2, 1, 2),
     }
     assert report.new_names == [("paw", 2, 1), ("car", 1, 0)]
+
+
+def test_a_region_tells_where_its_name_comes_from_and_the_photo_what_was_not_found():
+    photo = result(
+        ["a dog"], [("dog", (0, None), (0, 1)), ("paw", (0, 1)), ("car", (0, 0))], [2, 0, 2]
+    )
+    assert list_sources(photo) == ["objects: {}", "the captions; parts: {}", "objects: {}"]
+    assert list_missed(photo) == ["paw"]
+    other = {"annotations": [{"class_name": "dog", "candidate": 0}]}
+    assert (list_sources(other), list_missed(other)) == ([""], [])
 
 
 def test_results_of_other_sources_have_no_candidates_to_report():

@@ -101,15 +101,56 @@ def test_a_json_that_does_not_belong_to_the_photos_is_refused(images, tmp_path, 
     for number, image in enumerate(content["images"]):
         image["file_name"] = f"other_{number}.jpg"
     coco_json.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"no caption of any photo.*'other_0'.*'photo_0'"):
+    with pytest.raises(ValueError, match=r"no caption of any photo, such as 'photo_0'.* 'other_0'"):
         CaptionedPhotos(images, coco_json).items()
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         CaptionedPhotos(images, tmp_path / "none.json")
-    coco_json.write_text('{"images": [{"id": 1}]}')
-    with pytest.raises(BadRecordError, match=r"captions\.json: KeyError: 'file_name'"):
-        CaptionedPhotos(images, coco_json)
     with pytest.raises(ValueError, match="max_captions is 0 or more"):
         CaptionedPhotos(images, max_captions=-1)
+
+
+DAMAGES = {
+    "{": "captions.json' is not json",
+    "[]": "captions.json' has no 'images', 'annotations'",
+    '{"images": []}': "captions.json' has no 'annotations'",
+    '{"images": [{"id": 1}], "annotations": []}': "image 0: KeyError: 'file_name'",
+    '{"images": [], "annotations": [{"image_id": 4}]}': "annotation 0: .*image 4 is not listed",
+    '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1}]}': (
+        "annotation 0: KeyError: 'caption'"
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), DAMAGES.items(), ids=DAMAGES.values())
+def test_a_damaged_json_of_captions_is_refused_with_what_is_wrong(images, tmp_path, text, reason):
+    (tmp_path / "captions.json").write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        CaptionedPhotos(images, tmp_path / "captions.json")
+
+
+def test_photos_of_which_none_has_a_caption_are_refused(images, coco_json):
+    with pytest.raises(ValueError, match=r"such as 'photo_0\.txt'.*DATA_ENGINE\.CAPTIONS"):
+        CaptionedPhotos(images).items()
+    content = json.loads(coco_json.read_text())
+    for annotation in content["annotations"]:
+        annotation["caption"] = " \n"
+    coco_json.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"no caption of any photo, such as 'photo_0'$"):
+        CaptionedPhotos(images, coco_json).items()
+
+
+ODD_NAMES = ["a\"b'c", "🐶", "日本 語", "sub dir/x#?&<b>", "100%.v2.final"]
+
+
+def test_names_and_captions_may_have_any_characters(tmp_path):
+    images = tmp_path / "images"
+    for name in ODD_NAMES:
+        photo = write_photos(tmp_path / "one", 1) / "photo_0.png"
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        photo.rename(images / f"{name}.png")
+        (images / f"{name}.txt").write_text(f'ein Straßen-/Café "{name}" 犬', encoding="utf-8")
+    found = captions_of(CaptionedPhotos(images))
+    assert found == {name: [f'ein Straßen-/Café "{name}" 犬'] for name in ODD_NAMES}
 
 
 @pytest.mark.skipif(not COCO.is_dir(), reason=f"no COCO in {COCO}; see SEMSAM_DATA")

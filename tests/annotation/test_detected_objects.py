@@ -121,6 +121,14 @@ def test_embeddings_of_names_and_captions_are_the_text_towers(done, models):
         assert table["texts"][region["text_embedding"]] == region["class_name"]
 
 
+def assert_same_records(first, second):
+    assert len(first) == len(second) > 0
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        for key in one.keys() - {"file_name"}:
+            np.testing.assert_equal(one[key], other[key])
+
+
 @pytest.mark.parametrize("source", ["folder", "shards", "parquet"])
 def test_results_become_shards_for_training(done, tmp_path, source, models):
     images, output = done
@@ -152,6 +160,9 @@ def test_results_become_shards_for_training(done, tmp_path, source, models):
         assert decode_regions(other, (48, 64)).phrases == [[name] for name in names]
         same = [i for i, name in enumerate(names) if name == names[0]]
         assert np.ptp(record["text_embeddings"][same], axis=0).max() == 0
+    tars = tmp_path / "tars"
+    assert pack_text_regions(output, images, tars, 2, form="webdataset") == packed
+    assert_same_records(DatasetCatalog.get(f"text_regions_tar://{tars}"), records)
 
 
 def test_a_photo_that_is_gone_is_left_out_of_shards_and_named(done, tmp_path):
@@ -162,8 +173,11 @@ def test_a_photo_that_is_gone_is_left_out_of_shards_and_named(done, tmp_path):
     assert "photo_2" in packed.left_out[0]
     records = DatasetCatalog.get(f"text_regions_tsv://{tmp_path / 'train'}")
     assert "photo_2" not in [record["image_id"] for record in records]
-    with pytest.raises(ValueError, match="packed"):
-        pack_text_regions(output, images, tmp_path / "train")
+    for form in ("tsv", "webdataset"):
+        with pytest.raises(ValueError, match="packed"):
+            pack_text_regions(output, images, tmp_path / "train", form=form)
+    with pytest.raises(ValueError, match="of the form tsv or webdataset, not 'zip'"):
+        pack_text_regions(output, images, tmp_path / "other", form="zip")
 
 
 def test_results_without_embeddings_are_no_training_data(done, tmp_path):
@@ -224,6 +238,8 @@ def test_the_review_sheet_tells_of_candidates_and_shows_boxes(done, tmp_path):
     assert "<td>the captions</td>" in page
     assert "<td>a photo of {}</td>" in page
     assert "<p>a man on a street</p>" in page
+    assert f"<p>{report.masks} boxes in 6 photos.</p>" in page
+    assert "<th>name</th><th>score</th><th>from</th>" in page
 
 
 def test_grounding_dino_takes_the_same_place(models, images, tmp_path):

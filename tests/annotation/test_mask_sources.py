@@ -303,6 +303,7 @@ def test_every_source_is_built_from_the_configuration(
     images, coco_json, transformers_sam, tmp_path
 ):
     pack_photos(tmp_path / "shards", images)
+    (images / "photo_1.txt").write_text("a dog")
     run = tmp_path / "run"
     run.mkdir()
     cfg = tiny_sam_cfg()

@@ -12,7 +12,8 @@ from semsam.annotation.mask_sources import ImageFiles, Sa1bMasks
 from semsam.annotation.plan import describe_plan
 from semsam.annotation.report import write_review_sheet
 from semsam.annotation.shards import TsvMasks, TsvPhotos, open_photos
-from semsam.data.datasets.tsv import write_manifest, write_tsv
+from semsam.data.datasets.shard_list import write_manifest
+from semsam.data.datasets.tsv import write_tsv
 from semsam.data.records import BadRecordError
 from semsam.inference import AutomaticMaskGenerator
 from semsam.modeling import build_model

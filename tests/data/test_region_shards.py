@@ -8,8 +8,10 @@ import pytest
 from semsam.data import DatasetCatalog, MetadataCatalog
 from semsam.data.datasets.regions import RegionRecords, RegionsTsv, region_row
 from semsam.data.datasets.sa1b import Sa1bTsv
-from semsam.data.datasets.shard_writer import pack_shards
-from semsam.data.datasets.tsv import PROGRESS, list_shards, write_tsv
+from semsam.data.datasets.shard_list import PROGRESS, list_shards
+from semsam.data.datasets.shard_writer import TAR, pack_shards
+from semsam.data.datasets.tar import TarShard
+from semsam.data.datasets.tsv import write_tsv
 from semsam.data.datasets.visual_genome import load_visual_genome
 from semsam.data.records import BadRecordError, LazyImage
 from tests.data.region_files import vg_region, write_visual_genome
@@ -105,6 +107,21 @@ def test_a_run_that_was_stopped_continues_after_the_last_whole_shard(tmp_path):
     content = b"".join(path.read_bytes() for path in list_shards(tmp_path))
     assert content.split() == [b"0", b"2", b"3", b"4", b"5", b"6"]
     assert not (tmp_path / PROGRESS).exists()
+
+
+def test_a_run_of_tar_shards_continues_as_well_but_not_as_another_format(tmp_path):
+    def rows(stop):
+        make_row = rows_until(stop, [])
+        return lambda item: {"txt": make_row(item)[0]}
+
+    with pytest.raises(Stopped):
+        pack_shards(range(7), rows(5), tmp_path, 2, "s", "numbers", TAR)
+    with pytest.raises(ValueError, match="of a run with another format"):
+        pack_shards(range(7), rows_until(None, []), tmp_path, 2, "s", "numbers")
+    pack_shards(range(7), rows(None), tmp_path, 2, "s", "numbers", TAR)
+    shards = [TarShard(path) for path in list_shards(tmp_path, ".tar")]
+    texts = [shard.read(row, ["txt"])["txt"] for shard in shards for row in range(len(shard))]
+    assert texts == [b"0", b"2", b"3", b"4", b"5", b"6"]
 
 
 def test_a_run_with_other_arguments_does_not_continue(tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTsv
+from semsam.data import DatasetCatalog
+from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTar, Sa1bTsv
 from semsam.data.datasets.tsv import write_tsv
 from semsam.data.records import BadRecordError, LazyImage, decode_annotations
 from tests.data.sa1b_files import SIZE, nested_masks, write_images
@@ -54,14 +55,43 @@ def test_an_image_without_json_is_named_at_the_start(tmp_path):
         Sa1bFolder(tmp_path / "nowhere")
 
 
+def pack_tar(path, folder):
+    """A tar file of a folder, its members in the order of SA-1B's: none in particular."""
+    with tarfile.open(path, "w") as archive:
+        archive.add(folder, arcname=".", recursive=False)
+        for file in sorted(folder.iterdir(), key=lambda file: (file.suffix, file.name)):
+            archive.add(file, arcname=f"./{file.name}")
+    return path
+
+
+def test_tar_files_that_are_not_unpacked_give_what_the_folder_gives(tmp_path):
+    (tmp_path / "tars").mkdir()
+    path = pack_tar(tmp_path / "tars" / "sa_000000.tar", write_images(tmp_path / "images", 3))
+    folder = Sa1bFolder(tmp_path / "images")
+    assert_same_records(Sa1bTar(tmp_path / "tars"), folder)
+    assert_same_records(DatasetCatalog.get(f"sa1b_tar://{path}"), folder)
+
+
+def test_a_sample_of_a_tar_file_that_does_not_parse_says_where_it_is(tmp_path):
+    folder = write_images(tmp_path / "images", 4)
+    (folder / "image_1.json").write_text("{")
+    (folder / "image_2.json").unlink()
+    (folder / "image_3.jpg").unlink()
+    records = Sa1bTar(pack_tar(tmp_path / "s.tar", folder))
+    reasons = {"image_1": "JSONDecodeError", "image_2": "'json'", "image_3": "is an image"}
+    rows = {records.shards[0].name(row): row for row in range(len(records))}
+    assert content(records[rows.pop("image_0")])[1].shape == (3, *SIZE)
+    assert rows.keys() == reasons.keys()
+    for name, row in rows.items():
+        with pytest.raises(BadRecordError, match=rf"s\.tar:{name}: .*{reasons[name]}"):
+            records[row]
+
+
 @pytest.mark.parametrize("form", ["folder", "tar"])
 def test_packed_images_are_those_of_the_folder(tmp_path, capsys, form):
     source = write_images(tmp_path / "images", 5)
     if form == "tar":
-        with tarfile.open(tmp_path / "images.tar", "w") as archive:
-            for file in source.iterdir():
-                archive.add(file, arcname=file.name)
-        source = tmp_path / "images.tar"
+        source = pack_tar(tmp_path / "images.tar", source)
     assert prepare(source, "--output", tmp_path / "shards", "--rows-per-shard", 2) == 0
     records = Sa1bTsv(tmp_path / "shards")
     assert [len(shard) for shard in records.shards] == [2, 2, 1]

@@ -1,10 +1,8 @@
 import base64
-import io
 import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from semsam.data.datasets.text_regions import (
     TextRegionsTsv,
@@ -14,43 +12,7 @@ from semsam.data.datasets.text_regions import (
 )
 from semsam.data.datasets.tsv import write_tsv
 from semsam.data.records import BadRecordError
-
-
-def jpg(width=64, height=48, turned=False):
-    exif = Image.Exif()
-    if turned:
-        exif[0x0112] = 6
-    file = io.BytesIO()
-    Image.new("RGB", (width, height)).save(file, "JPEG", exif=exif)
-    return file.getvalue()
-
-
-def make_result():
-    """Two boxes of one name and one of another, and a caption that is a name too."""
-    vectors = np.random.default_rng(0).normal(size=(3, 8))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    names = ["dog", "tree", "dog"]
-    return {
-        "annotations": [
-            {
-                "id": number,
-                "bbox": [2.5 + number, 3.0, 10.0, 12.25],
-                "class_name": name,
-                "score": 0.5,
-                "candidate": names.index(name),
-                "text_embedding": names.index(name),
-            }
-            for number, name in enumerate(names)
-        ],
-        "captions": ["a dog and a tree", "tree"],
-        "candidates": [{"name": name, "sources": []} for name in names[:2]],
-        "generated_by": {"language_model": "m", "detector": "d", "templates": []},
-        "text_embeddings": {
-            "encoder": "clip",
-            "texts": ["dog", "tree", "a dog and a tree"],
-            **encode_embeddings(vectors),
-        },
-    }
+from tests.data.text_region_files import jpg, make_result
 
 
 def test_a_row_is_read_as_it_was_written(tmp_path):
@@ -136,6 +98,12 @@ def test_a_damaged_result_is_no_row_and_the_message_names_the_photo(damage, reas
     damage(result)
     with pytest.raises(BadRecordError, match=f"^photo_7: .*{reason}"):
         text_region_row("photo_7", jpg(), result)
+
+
+@pytest.mark.parametrize("mark", "\t\n\r")
+def test_a_name_that_would_end_a_column_is_no_row(mark):
+    with pytest.raises(BadRecordError, match="no tab or line break"):
+        text_region_row(f"a{mark}b", jpg(), make_result())
 
 
 def test_a_photo_that_is_no_image_is_no_row():

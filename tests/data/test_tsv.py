@@ -2,13 +2,8 @@ import json
 
 import pytest
 
-from semsam.data.datasets.tsv import (
-    TsvFile,
-    holds_shards,
-    list_shards,
-    write_manifest,
-    write_tsv,
-)
+from semsam.data.datasets.shard_list import holds_shards, list_shards, write_manifest
+from semsam.data.datasets.tsv import TsvFile, write_tsv
 
 ROWS = [[b"a", b"1"], ["é€".encode(), b"22"], [b"c", b""]]
 

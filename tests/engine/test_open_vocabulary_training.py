@@ -11,7 +11,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from semsam.data import build_train_loader
+from semsam.data.datasets.tar import write_tar
 from semsam.data.datasets.text_regions import encode_embeddings, text_region_row
+from semsam.data.datasets.text_regions_tar import text_region_sample
 from semsam.data.datasets.tsv import write_tsv
 from semsam.modeling import build_model
 from tests.tiny import tiny_ovsam_cfg
@@ -26,15 +28,14 @@ def photo(seed):
     return file.getvalue()
 
 
-def masks_row(number):
+def masks_json():
     masks = np.zeros((48, 64, 2), dtype=np.uint8, order="F")
     masks[4:30, 6:40, 0] = masks[20:44, 30:60, 1] = 1
     codes = [{"size": c["size"], "counts": c["counts"].decode()} for c in coco_mask.encode(masks)]
-    text = json.dumps({"annotations": [{"segmentation": code} for code in codes]})
-    return [f"sa_{number}".encode(), text.encode(), base64.b64encode(photo(number))]
+    return json.dumps({"annotations": [{"segmentation": code} for code in codes]}).encode()
 
 
-def names_row(number):
+def named_boxes():
     vectors = np.eye(CHANNELS)[:2]
     names = ["dog", "tree"]
     annotations = [
@@ -48,28 +49,39 @@ def names_row(number):
         }
         for i, name in enumerate(names)
     ]
-    result = {
+    return {
         "annotations": annotations,
         "captions": ["dog"],
         "candidates": [],
         "generated_by": {},
         "text_embeddings": {"encoder": "clip", "texts": names, **encode_embeddings(vectors)},
     }
-    return text_region_row(f"g_{number}", photo(100 + number), result)
 
 
-@pytest.fixture
-def cfg(tmp_path):
-    for name, row in (("masks", masks_row), ("names", names_row)):
-        (tmp_path / name).mkdir()
-        write_tsv(tmp_path / name / "s.tsv", [row(number) for number in range(6)])
+def write_shards(folder, form):
+    masked = [(f"sa_{number}", photo(number), masks_json()) for number in range(6)]
+    named = [(f"g_{number}", photo(100 + number), named_boxes()) for number in range(6)]
+    if form == "tsv":
+        rows = [[name.encode(), text, base64.b64encode(file)] for name, file, text in masked]
+        write_tsv(folder / "masks" / "s.tsv", rows)
+        write_tsv(folder / "names" / "s.tsv", [text_region_row(*row) for row in named])
+    else:
+        samples = [{"png": file, "json": text} for _, file, text in masked]
+        write_tar(folder / "masks" / "sa.tar", samples)
+        write_tar(folder / "names" / "s.tar", [text_region_sample(*row) for row in named])
+
+
+@pytest.fixture(params=["tsv", "tar"])
+def cfg(tmp_path, request):
+    form = request.param
+    write_shards(tmp_path, form)
     cfg = tiny_ovsam_cfg()
     cfg.MODEL.TEXT_CLASS.TEXT_PROMPTS = True
     cfg.INPUT.IMAGE_SIZE, cfg.INPUT.NUM_PROMPTS, cfg.INPUT.TEXT_PROMPT_RATIO = 64, 4, 0.5
     cfg.INPUT.PROMPT_NOISE = 0.05
     cfg.DATASETS.TRAIN = (
-        f"sa1b_tsv://{tmp_path / 'masks'}",
-        f"text_regions_tsv://{tmp_path / 'names'}",
+        f"sa1b_{form}://{tmp_path / 'masks'}",
+        f"text_regions_{form}://{tmp_path / 'names'}",
     )
     cfg.DATASETS.TRAIN_SHARES = (1, 4)
     cfg.DATALOADER.NUM_WORKERS, cfg.SOLVER.IMS_PER_BATCH, cfg.SEED = 0, 5, 0

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from semsam.data.datasets.text_regions import TextRegionsTsv
+from semsam.data.datasets.text_regions_tar import TextRegionsTar
 
 from ..annotation.detector_models import write_language_model, write_owl
 from ..annotation.models import write_blip, write_clip, write_clipseg
@@ -143,6 +144,9 @@ def test_the_data_engine_on_captions_of_coco_survives_kills_and_becomes_shards(c
     records = TextRegionsTsv(tmp_path / "shards")
     assert len(records) == 24
     assert all(len(record["captions"]) == 2 for record in map(records.__getitem__, range(24)))
+    done = run([*map(str, pack), "--output", str(tmp_path / "tars"), "--format", "webdataset"])
+    assert done.returncode == 0, done.stderr
+    assert len(TextRegionsTar(tmp_path / "tars")) == 24
     sheet = [sys.executable, ROOT / "tools/review.py", "sheet", tmp_path / "killed", images]
     done = run([*map(str, sheet), str(tmp_path / "sheet.html"), "--photos", "3"])
     assert done.returncode == 0, done.stderr

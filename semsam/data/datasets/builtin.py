@@ -28,7 +28,7 @@ from semsam.data.datasets.instances import (
 from semsam.data.datasets.refcoco import load_refcoco
 from semsam.data.datasets.region_classes import load_coco_classes, load_objects365, load_v3det
 from semsam.data.datasets.regions import RegionsTsv
-from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTsv
+from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTar, Sa1bTsv
 from semsam.data.datasets.sa1b_captions import Sa1bCaptions
 from semsam.data.datasets.sem_seg import (
     load_ade20k,
@@ -37,6 +37,7 @@ from semsam.data.datasets.sem_seg import (
     load_foggy_driving,
 )
 from semsam.data.datasets.text_regions import TextRegionsTsv
+from semsam.data.datasets.text_regions_tar import TextRegionsTar
 from semsam.data.datasets.visual_genome import load_visual_genome
 from semsam.data.label_maps import label_map
 
@@ -71,6 +72,7 @@ _REGION_TYPES: dict[str, Callable[..., Records]] = {
     "v3det": load_v3det,
     "regions_tsv": RegionsTsv,
     "text_regions_tsv": TextRegionsTsv,
+    "text_regions_tar": TextRegionsTar,
     "sa1b_captions": Sa1bCaptions,
 }
 _SEM_SEG: dict[str, Any] = {"mapper": "SemSegMapper", "evaluator_type": "SemSegEvaluator"}
@@ -86,6 +88,8 @@ _SEM_SEG_TYPES: dict[str, tuple[Callable[..., Records], int]] = {
 _NAMES = {
     "sa1b_folder_train": "sa1b_folder://{root}/sa1b/train",
     "sa1b_folder_val": "sa1b_folder://{root}/sa1b/val",
+    "sa1b_tar_train": "sa1b_tar://{root}/sa1b_tar/train",
+    "sa1b_tar_val": "sa1b_tar://{root}/sa1b_tar/val",
     "sa1b_tsv_train": "sa1b_tsv://{root}/sa1b_tsv/train",
     "sa1b_tsv_val": "sa1b_tsv://{root}/sa1b_tsv/val",
     "coco_2017_train_panoptic_interactive": "coco_panoptic://{root}/coco?split=train2017",
@@ -111,6 +115,7 @@ _NAMES = {
     "visual_genome_tsv_train": "regions_tsv://{root}/visual_genome_tsv/train",
     "visual_genome_tsv_test": "regions_tsv://{root}/visual_genome_tsv/test",
     "generated_tsv_train": "text_regions_tsv://{root}/generated_tsv/train",
+    "generated_tar_train": "text_regions_tar://{root}/generated_tar/train",
     "refcoco_unc_val": "refcoco://{root}/refer/refcoco?split=val",
     "refcoco_unc_testA": "refcoco://{root}/refer/refcoco?split=testA",
     "refcoco_unc_testB": "refcoco://{root}/refer/refcoco?split=testB",
@@ -146,6 +151,7 @@ def _describe(url: str) -> dict[str, Any]:
 
 def _register() -> None:
     DatasetCatalog.register_type("sa1b_folder", Sa1bFolder, **_SA1B)
+    DatasetCatalog.register_type("sa1b_tar", Sa1bTar, **_SA1B)
     DatasetCatalog.register_type("sa1b_tsv", Sa1bTsv, **_SA1B)
     DatasetCatalog.register_type("coco_panoptic", load_coco_panoptic, **_COCO)
     DatasetCatalog.register_type(

@@ -1,4 +1,4 @@
-"""SA-1B: as folders of jpg and json, and as TSV shards."""
+"""SA-1B: as folders of jpg and json, as tar files of them, and as TSV shards."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from semsam.data.datasets.tar import TarRecords
 from semsam.data.datasets.tsv import TsvRecords
 from semsam.data.records import blame
 
@@ -55,6 +56,21 @@ class Sa1bFolder:
         }
 
 
+class Sa1bTar(TarRecords):
+    """Records of tar files as SA-1B is distributed, not unpacked: a jpg and a json of one name.
+
+    Args:
+        path: a folder of tar files, or one of them.
+
+    Raises:
+        FileNotFoundError: if a tar file is missing.
+        ValueError: if one is no tar file, or was cut.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path, ["json"], _parse_members)
+
+
 class Sa1bTsv(TsvRecords):
     """Records of TSV shards: name, annotation json, base64 image.
 
@@ -93,6 +109,10 @@ def split_json(text: bytes) -> tuple[Any, dict[str, Any]]:
     if not isinstance(content, dict):
         return content, {}
     return content.pop("annotations"), content
+
+
+def _parse_members(record: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
+    return {"annotations": parse_annotations(members["json"])}
 
 
 def _parse_column(text: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TSV shards of boxes with names and the names' embeddings, as the data engine makes them.
+"""Boxes with names and the names' embeddings, as the data engine makes them, in TSV shards.
 
 A row is a photo's name, json, base64 image. The json is that of regions (see
 ``semsam.data.datasets.regions``) with, beside the regions, ``captions``; ``candidates``, names that
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from semsam.data.datasets.regions import corners
 from semsam.data.datasets.tsv import TsvRecords
-from semsam.data.records import LazyImage, blame, check_region
+from semsam.data.records import BadRecordError, LazyImage, blame, check_region
 
 #: What a row keeps of a result beside its regions.
 _BESIDE = ("captions", "candidates", "generated_by", "text_embeddings")
@@ -39,8 +40,22 @@ def decode_embeddings(content: dict[str, Any]) -> NDArray[np.float32]:
         KeyError: if a key is missing.
         ValueError: if the data is no base64, or no whole number of finite vectors.
     """
+    return to_unit_length(stored_embeddings(content))
+
+
+def stored_embeddings(content: dict[str, Any]) -> NDArray[np.float16]:
+    """(N, D) as they are stored; errors as ``decode_embeddings``, which checks them as well."""
     data = np.frombuffer(base64.b64decode(content["float16"], validate=True), dtype="<f2")
-    vectors = data.reshape(-1, content["dim"]).astype(np.float32)
+    return data.reshape(-1, content["dim"])
+
+
+def to_unit_length(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(N, D) embeddings, made as long as they were before they were stored in half the precision.
+
+    Raises:
+        ValueError: if one is zero or not finite.
+    """
+    vectors = vectors.astype(np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise ValueError("an embedding is zero or not finite")
@@ -52,7 +67,8 @@ class TextRegionsTsv(TsvRecords):
 
     A record has ``image_id``, ``image_bytes``, ``height``, ``width``, ``regions``, ``captions``,
     ``encoder`` (the name of the text encoder), ``text_embeddings``, (R, D) float32 of unit length
-    for the R regions, and ``caption_embeddings``, (C, D) for the C captions.
+    for the R regions, and ``caption_embeddings``, (C, D) for the C captions. A region has
+    ``score`` and ``candidate`` too.
 
     Args:
         folder: where the shards lie.
@@ -77,13 +93,25 @@ def _parse(text: bytes) -> dict[str, Any]:
     return {
         **kept,
         "encoder": embeddings["encoder"],
-        "text_embeddings": vectors[[region["text_embedding"] for region in content["regions"]]],
+        "text_embeddings": vectors[[region.pop("text_embedding") for region in kept["regions"]]],
         "caption_embeddings": vectors[[texts[caption] for caption in content["captions"]]],
     }
 
 
 def text_region_row(name: str, image_file: bytes, result: dict[str, Any]) -> list[bytes]:
-    """The columns of a photo in a shard.
+    """The columns of a photo in a shard; for arguments see ``describe_photo``.
+
+    Raises:
+        BadRecordError: as ``describe_photo``, and if the name has a tab or a line break.
+    """
+    if any(mark in name for mark in "\t\n\r"):
+        raise BadRecordError(f"{name!r}: a row's name has no tab or line break")
+    text = json.dumps(describe_photo(name, image_file, result)).encode()
+    return [name.encode(), text, base64.b64encode(image_file)]
+
+
+def describe_photo(name: str, image_file: bytes, result: dict[str, Any]) -> dict[str, Any]:
+    """The json of a photo, checked.
 
     Args:
         name: of the photo.
@@ -102,7 +130,7 @@ def text_region_row(name: str, image_file: bytes, result: dict[str, Any]) -> lis
         for annotation in result["annotations"]:
             region = {
                 "region_id": annotation["id"],
-                "bbox": corners(*annotation["bbox"]),
+                "bbox": round_box(corners(*annotation["bbox"])),
                 "phrases": [annotation["class_name"]],
                 **{key: annotation[key] for key in ("score", "candidate", "text_embedding")},
             }
@@ -114,6 +142,10 @@ def text_region_row(name: str, image_file: bytes, result: dict[str, Any]) -> lis
             "regions": regions,
             **{key: result[key] for key in _BESIDE},
         }
-        text = json.dumps(content).encode()
-        _parse(text)
-    return [name.encode(), text, base64.b64encode(image_file)]
+        _parse(json.dumps(content).encode())
+    return content
+
+
+def round_box(box: Sequence[float]) -> list[float]:
+    """To a ten-thousandth of a pixel: finer digits hang on the unit that a box is stored in."""
+    return [round(float(value), 4) for value in box]

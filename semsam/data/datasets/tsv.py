@@ -1,14 +1,12 @@
 """Rows of tab-separated columns in shards, each with an index of where its rows begin.
 
 ``NAME.tsv`` holds one row a line; ``NAME.lineidx`` one line a row: the row's offset in bytes, and
-perhaps, after white space, its length, which is not needed and not read. ``shards.json``, where
-there is one, lists the shards, so that a missing one is noticed.
+perhaps, after white space, its length, which is not needed and not read.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from semsam.data.datasets.shard_list import RowNumbers, list_shards
 from semsam.data.records import blame
-from semsam.utils.file_io import atomic_write, write_json
-
-MANIFEST = "shards.json"
-#: What the writer of shards has packed so far; gone when all is.
-PROGRESS = "progress.json"
+from semsam.utils.file_io import atomic_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +138,10 @@ class TsvRecords:
         self.shards = [TsvFile(path) for path in list_shards(folder)]
         self.labels = [find_labels(shard) for shard in self.shards]
         self._parse = parse
-        self._ends = np.cumsum([len(shard) for shard in self.shards])
+        self._rows = RowNumbers([len(shard) for shard in self.shards])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return len(self._rows)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         """One record.
@@ -154,7 +149,7 @@ class TsvRecords:
         Raises:
             BadRecordError: if the row does not parse.
         """
-        number, row = self._find(item)
+        number, row = self._rows.find(item)
         where = f"{self.shards[number].path}:{row}"
         labels = self.labels[number]
         with blame(where):
@@ -167,12 +162,6 @@ class TsvRecords:
                 "image_bytes": image,
                 **self._parse(annotations),
             }
-
-    def _find(self, item: int) -> tuple[int, int]:
-        """Shard and row in it."""
-        item = range(len(self))[item]
-        number = int(np.searchsorted(self._ends, item, side="right"))
-        return number, item - int(self._ends[number]) + len(self.shards[number])
 
 
 def read_columns(row: TsvRow, labels: TsvRow | None = None) -> tuple[bytes, bytes, bytes]:
@@ -236,43 +225,3 @@ def write_tsv(path: str | Path, rows: Iterable[Sequence[bytes]]) -> int:
     with atomic_write(Path(path).with_suffix(".lineidx")) as file:
         file.writelines(offsets)
     return len(offsets)
-
-
-def write_manifest(folder: str | Path, shards: Sequence[str]) -> None:
-    """List the shards of a folder by file name, so that a missing one is noticed."""
-    write_json(Path(folder) / MANIFEST, {"shards": list(shards)})
-
-
-def holds_shards(folder: str | Path) -> bool:
-    """Whether a folder is one of shards: it has a list of shards, or an index.
-
-    A .tsv file alone is no sign of it: tables of all kinds lie among photos.
-    """
-    folder = Path(folder)
-    return (folder / MANIFEST).is_file() or any(folder.glob("*.lineidx"))
-
-
-def list_shards(folder: str | Path) -> list[Path]:
-    """The shards of a folder, in order of their names: those listed, else those found.
-
-    Raises:
-        FileNotFoundError: if the folder, a listed shard, the shard of an index, or every shard is
-            missing.
-        ValueError: if the shards are still being written, or their writer was stopped.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder '{folder}' does not exist")
-    if (folder / MANIFEST).is_file():
-        shards = {folder / name for name in json.loads((folder / MANIFEST).read_text())["shards"]}
-    elif (folder / PROGRESS).is_file():
-        raise ValueError(f"'{folder}' is packed in part; repeat the command that packs it")
-    else:
-        indices = (p for p in folder.glob("*.lineidx") if not p.name.endswith(".label.lineidx"))
-        shards = {*folder.glob("*.tsv"), *(index.with_suffix(".tsv") for index in indices)}
-    missing = sorted(str(shard) for shard in shards if not shard.is_file())
-    if missing:
-        raise FileNotFoundError(f"shards are missing: {', '.join(missing)}")
-    if not shards:
-        raise FileNotFoundError(f"no .tsv file in '{folder}'")
-    return sorted(shards)
