@@ -128,6 +128,12 @@ def test_probabilities_are_a_softmax_over_names_and_nothing(model):
     torch.testing.assert_close(logits[0, 2, 3], cosine * output.text.logit_scale)
 
 
+def test_an_image_without_prompts_and_vocabulary_is_an_error_that_names_it(model):
+    record = {"image": named_record()["image"], "file_name": "a.jpg"}
+    with pytest.raises(ValueError, match=r"record 0 \(a\.jpg\) .*vocabulary=.*of pets, more"):
+        model.eval()([record])
+
+
 def test_a_vocabulary_that_is_not_there_is_named(model):
     with pytest.raises(ValueError, match=r"no vocabulary 'birds'.*there are: pets, more"):
         model.train()([named_record(vocabulary="birds")])

@@ -184,7 +184,7 @@ class PromptableSegmentor(nn.Module):
             (H, W) of that input.
 
         Raises:
-            ValueError: if a record has no prompts.
+            ValueError: if a record has no prompts, nor a vocabulary where that would do.
         """
         if not self.training and self.naming and not any("prompts" in x for x in batched_inputs):
             return self._segment(batched_inputs)
@@ -216,6 +216,13 @@ class PromptableSegmentor(nn.Module):
     def _segment(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Everything in each image, by the names of a vocabulary."""
         assert self.naming is not None
+        for i, record in enumerate(batched_inputs):
+            if "vocabulary" not in record:
+                raise ValueError(
+                    f"record {i} ({record.get('file_name', 'no name')}) has neither prompts nor a "
+                    "vocabulary; the metadata of its data set name one: MetadataCatalog.get(NAME)"
+                    f".set(vocabulary=...) of {', '.join(self.naming.names)}"
+                )
         images = self.preprocess(batched_inputs)
         output = self.answer_image(self._features(images, batched_inputs))
         return [
