@@ -232,11 +232,6 @@ def unit(x: Tensor) -> Tensor:
     return x / (x.norm(dim=-1, keepdim=True) + 1e-7)
 
 
-def project_tokens(tokens: Tensor, projection: Tensor) -> Tensor:
-    """(..., E) tokens of a decoder and an (E, D) projection -> (..., D) embeddings, unit length."""
-    return unit(tokens @ projection)
-
-
 def class_scores(
     embeddings: Tensor,
     classifier: Classifier,
