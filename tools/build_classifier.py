@@ -6,7 +6,7 @@ r"""A classifier file from class names: what a text encoder makes of them in sen
         --encoder open_clip:ViT-L-14:datacomp_xl_s13b_b90k --templates 5 --keep-sentences
 
 NAMES is a .txt file with a name a line, a .json file (a list, a dict from id to name, or COCO's
-categories), or a table: ade20k, camvid, cityscapes, coco, coco_panoptic, coco_panoptic_refined.
+categories), or a table: ade20k, camvid, cityscapes, coco, coco_panoptic.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from semsam.modeling.text.classifier import BACKGROUNDS, build_classifier, check
 from semsam.modeling.text.clip import ClipTextEncoder
 from semsam.modeling.text.encoder import TextEncoder
 from semsam.modeling.text.sentence_encoder import SentenceEncoder
-from semsam.modeling.text.templates import TEMPLATES, clean_name, read_templates
+from semsam.modeling.text.templates import TEMPLATES, clean_names, read_templates
 
 #: Encoders that are used as they are.
 KINDS = {"ClipTextEncoder": ClipTextEncoder, "SentenceEncoder": SentenceEncoder}
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"{args.output} is there already: delete it, or name another file")
     try:
         names, templates = read_names(args.names), read_templates(args.templates)
-        names = [clean_name(name) for name in names] if args.clean_names else names
+        names = clean_names(names) if args.clean_names else names
         check_names(names)
         encoder = KINDS[args.kind](args.encoder, resolve_device(args.device), "--encoder")
         built = build_classifier(

@@ -47,7 +47,7 @@ from semsam.evaluation.seginw import (
 from semsam.inference.class_names import ClassNames
 from semsam.inference.named_instances import NamedInstances
 from semsam.modeling.text.classifier import BACKGROUND
-from semsam.modeling.text.templates import clean_name
+from semsam.modeling.text.templates import clean_names
 from semsam.utils import comm
 from semsam.utils.file_io import write_json
 from semsam.utils.logger import setup_logger
@@ -145,7 +145,7 @@ def evaluate(
     else:
         for key in ("points_per_side", "pred_iou_thresh", "stability_score_thresh"):
             settings[key] = getattr(args, key)
-    classes = args.classes or [clean_name(name) for name in names]
+    classes = args.classes or clean_names(names)
     named = ClassNames(predictor.model, classes, args.parts)
     more = named.names[len(names) :]
     if len(named.names) < len(names) or any(name != BACKGROUND for name in more):
