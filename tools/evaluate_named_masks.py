@@ -153,6 +153,14 @@ def evaluate(
             f"--classes has {len(named.names)} classes, '{photos.dataset}' has {len(names)}: they "
             f"are the same, in the order of their ids; '{BACKGROUND}' may follow"
         )
+    pairs = zip(names, clean_names(names), named.names, strict=False)
+    if others := [(name, given) for name, clean, given in pairs if given not in (name, clean)]:
+        logger.warning(
+            "%d of %d classes are called otherwise in --classes: '%s' is '%s' there, ...",
+            len(others),
+            len(names),
+            *others[0],
+        )
     return inference_on_dataset(NamedInstances(predictor, named, **settings), photos, evaluator)
 
 

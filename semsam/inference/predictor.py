@@ -82,7 +82,7 @@ class SemSamPredictor:
         if min_size is not None:
             self.photo_format = replace(self.photo_format, min_size=min_size, max_size=None)
         self._features: dict[str, Any] | None = None
-        self._class_names: tuple[tuple[str, ...], ClassNames] | None = None
+        self._class_names: tuple[tuple[str, ...] | Classifier, ClassNames] | None = None
         self._image_size = self._input_size = (0, 0)
 
     @classmethod
@@ -298,7 +298,7 @@ class SemSamPredictor:
             return {**naming.segment(output, 0, self._input_size, record), "names": names}
 
     def class_names(self, classes: Classes | ClassNames) -> ClassNames:
-        """The classes, ready to name masks; a list that was given last is not encoded again.
+        """The classes, ready to name masks; the list or classifier given last is so already.
 
         Raises:
             ValueError: as ``ClassNames``, or if they were made for another model.
@@ -308,9 +308,9 @@ class SemSamPredictor:
             if classes.model is not self.model:
                 raise ValueError("these ClassNames were made for another model: make new ones")
             return classes
-        if isinstance(classes, Classifier | str | Path):
+        if isinstance(classes, str | Path):
             return ClassNames(self.model, classes)
-        key = tuple(classes)
+        key = classes if isinstance(classes, Classifier) else tuple(classes)
         if self._class_names is None or self._class_names[0] != key:
             self._class_names = (key, ClassNames(self.model, key))
         return self._class_names[1]

@@ -72,6 +72,13 @@ def test_classes_are_encoded_once(predictor, model, monkeypatch):
     predictor.predict([[9, 9]], classes=list(CLASSES))
 
 
+def test_a_classifier_is_made_ready_once(predictor, model):
+    first, second = many_classes(model), many_classes(model)
+    ready = predictor.class_names(first)
+    assert predictor.class_names(first) is ready
+    assert predictor.class_names(second) is not ready
+
+
 def test_a_classifier_and_its_file_name_as_the_list_does(predictor, model, tmp_path):
     expected = predictor.predict([[20, 30]], classes=CLASSES)[3]
     classifier = model.region_heads["TextClassHead"].encode_classes(CLASSES)

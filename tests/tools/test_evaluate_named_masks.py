@@ -146,6 +146,19 @@ def test_a_classifier_that_does_not_fit_is_refused(call, tmp_path):
         call("--dataset", "coco_2017_val_instance")
 
 
+def test_classes_that_are_called_otherwise_are_told(call, tmp_path, capsys):
+    words = ["--dataset", write_truth(tmp_path / "data" / "objects.json"), "--boxes", "truth"]
+    for names, told in (
+        (["fire hydrant", "sky"], False),
+        (["fire_hydrant", "sky"], False),
+        (["sky", "fire hydrant"], True),
+    ):
+        call(*words, "--classes", write_classifier(tmp_path / "classes.safetensors", names))
+        said = capsys.readouterr().out
+        assert ("2 of 2 classes are called otherwise" in said) == told
+    assert "'fire_hydrant' is 'sky' there" in said
+
+
 def test_masks_of_the_background_are_left_out(call, tmp_path):
     dataset = write_truth(tmp_path / "data" / "objects.json")
     words = ["--dataset", dataset, "--boxes", "truth", "--classes"]
