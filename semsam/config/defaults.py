@@ -191,7 +191,8 @@ def _naming() -> CN:
 def _text() -> CN:
     """The text encoder that gives classes of an open vocabulary."""
     text = CN()
-    # ClipTextEncoder or SentenceEncoder, frozen; or LanguageEncoder, Semantic-SAM's, which learns.
+    # ClipTextEncoder or SentenceEncoder, frozen; or LanguageEncoder, Semantic-SAM's, for models of
+    # one's own that train it.
     text.NAME = "ClipTextEncoder"
     # CLIP: a folder or a name on the hub; open_clip's are open_clip:ARCHITECTURE:WEIGHTS,
     # hf-hub:OWNER/NAME and local-dir:FOLDER. LanguageEncoder: its tokenizer.

@@ -58,15 +58,17 @@ def read_vocabulary(entries: Sequence[str]) -> list[str]:
     """Names in their order, each once.
 
     Args:
-        entries: names, or .txt files with a name a line.
+        entries: names, or .txt and .json files as :func:`read_names` takes them.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if there is no name.
+        ValueError: if there is no name, or a classifier's file among the names.
     """
     names: list[str] = []
     for entry in entries:
-        names += read_names(entry) if entry.endswith(".txt") else [entry.strip()]
+        if entry.endswith(".safetensors"):
+            raise ValueError(f"'{entry}' is a classifier's file: it stands alone, not among names")
+        names += read_names(entry) if entry.endswith((".txt", ".json")) else [entry.strip()]
     found = [name for name in dict.fromkeys(names) if name]
     if not found:
         raise ValueError("the vocabulary has no name: list names, or a .txt file of them")

@@ -25,8 +25,12 @@ from semsam.utils.file_io import write_json
 from .average_precision import average_precision, average_precision_by_class, match_objects
 from .build import EVALUATOR
 from .evaluator import DatasetEvaluator, Results, format_table, gather_by_image
+from .prediction_file import PredictionFile
 
 logger = logging.getLogger(__name__)
+
+#: What a line of a journal has: COCO's results of an image.
+JOURNAL_KEYS = ("image_id", "objects")
 
 
 @EVALUATOR.register
@@ -43,6 +47,9 @@ class COCOEvaluator(DatasetEvaluator):
         groups: {metric: classes} of which the mean is reported, too.
         federated: LVIS's rules, see :func:`match_objects`; classes are not reported one by one.
         prediction_file: where the file of results is written; nowhere if None.
+        journal: keeps what is found image by image, so that an evaluation can be resumed.
+        resume: go on with what the journal has, instead of deleting it. It must be of the same
+            model, which is not checked.
 
     Raises:
         FileNotFoundError: if the json is missing.
@@ -58,6 +65,8 @@ class COCOEvaluator(DatasetEvaluator):
         groups: Mapping[str, Sequence[int]] | None = None,
         federated: bool = False,
         prediction_file: str | Path | None = None,
+        journal: PredictionFile | None = None,
+        resume: bool = False,
     ) -> None:
         self._source = Path(json_file)
         truth = read_json(self._source, "images", "annotations", "categories")
@@ -85,7 +94,10 @@ class COCOEvaluator(DatasetEvaluator):
         }
         self._federated = federated
         self._prediction_file = prediction_file
-        self.reset()
+        self._journal = journal
+        self._resume = resume
+        # COCO's results of each image.
+        self._found: dict[Any, list[dict[str, Any]]] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
@@ -103,9 +115,21 @@ class COCOEvaluator(DatasetEvaluator):
         }
 
     def reset(self) -> None:
-        """Forget what was taken in."""
-        # COCO's results of each image.
-        self._found: dict[Any, list[dict[str, Any]]] = {}
+        """Forget what was taken in, but for what is resumed.
+
+        Raises:
+            ValueError: if a line of the journal is broken.
+        """
+        rows = [] if self._journal is None else self._journal.start(self._resume)
+        self._found = {row["image_id"]: row["objects"] for row in rows}
+        if rows:
+            logger.info("%d images were evaluated before", len(self._found))
+
+    def pending(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Records of images that were not evaluated before the interruption."""
+        if not self._resume:
+            return inputs
+        return [record for record in inputs if record["image_id"] not in self._found]
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[Any]) -> None:
         """Take in a batch.
@@ -127,6 +151,8 @@ class COCOEvaluator(DatasetEvaluator):
                 reason = f"{type(error).__name__}: {error}"
                 raise ValueError(f"'{record['file_name']}': {reason}") from error
             self._found[record["image_id"]] = rows
+            if self._journal is not None:
+                self._journal.append([{"image_id": record["image_id"], "objects": rows}])
 
     def evaluate(self) -> Results:
         """Tasks "bbox" and "segm", see :func:`average_precision`, and ``AP-NAME`` of each class.

@@ -17,9 +17,9 @@ from semsam.structures import Instances, PromptOutput, PromptTargets, masks_to_b
 from .criterion.matcher import Pairs
 from .criterion.pair_losses import mean_over_ranks, named_layers
 from .postprocessing import upsample_masks
-from .segmentation_tasks import panoptic_segments, semantic_scores, top_instances
+from .segmentation_tasks import panoptic_segments, semantic_classes, top_instances
 from .text.classifier import Classifier, check_encoder, is_part
-from .text.encoder import model_label
+from .text.encoder import is_same_encoder, model_label
 
 
 class Naming(nn.Module):
@@ -40,7 +40,8 @@ class Naming(nn.Module):
         top_k: instances of an image, at most.
 
     Raises:
-        ValueError: if vocabularies have different numbers of channels.
+        ValueError: if vocabularies have different numbers of channels, or were built with
+            different text encoders; names both.
     """
 
     @configurable
@@ -59,6 +60,13 @@ class Naming(nn.Module):
         channels = {classifier.weights.shape[-1] for classifier in vocabularies.values()}
         if len(channels) != 1:
             raise ValueError(f"vocabularies have vectors of several sizes: {sorted(channels)}")
+        (first, encoder), *others = self.encoders.items()
+        for key, other in others:
+            if not is_same_encoder(encoder, other):
+                raise ValueError(
+                    f"vocabulary '{first}' was built with the text encoder '{encoder}', '{key}' "
+                    f"with '{other}': build both with the same"
+                )
         for key, classifier in vocabularies.items():
             vectors = F.normalize(classifier.weights.mean(dim=1), dim=-1)
             self.register_buffer(f"vectors_{key}", vectors, persistent=False)
@@ -78,9 +86,10 @@ class Naming(nn.Module):
         """Read ``MODEL.NAMING``, and the files of its vocabularies.
 
         Raises:
-            ValueError: if an entry is not NAME:FILE, a file is no classifier, it was built with
-                another text encoder than ``MODEL.TEXT.MODEL``, or the model lacks the parts that
-                naming builds on.
+            ValueError: if an entry is not NAME:FILE or a name stands twice, a file is no
+                classifier, it was built with another text encoder than ``MODEL.TEXT.MODEL`` or has
+                other channels than ``MODEL.TEXT_CLASS.EMBED_DIM``, or the model lacks the parts
+                that naming builds on.
             FileNotFoundError: if there is no such file.
         """
         node, vocabularies = cfg.MODEL.NAMING, {}
@@ -97,15 +106,9 @@ class Naming(nn.Module):
             name, _, path = entry.partition(":")
             if not name.isidentifier() or not path:
                 raise ValueError(f"MODEL.NAMING.VOCABULARIES are NAME:FILE, got '{entry}'")
-            vocabularies[name] = Classifier.load(Path(path))
-            parts = [word for word in vocabularies[name].names if is_part(word)]
-            if parts and not cfg.MODEL.TEXT_CLASS.PARTS:
-                raise ValueError(
-                    f"vocabulary '{name}' has names of parts ('{parts[0]}'), which need a space of "
-                    "their own: set MODEL.TEXT_CLASS.PARTS True"
-                )
-            if cfg.MODEL.TEXT.MODEL:
-                check_encoder(vocabularies[name], model_label(cfg.MODEL.TEXT.MODEL))
+            if name in vocabularies:
+                raise ValueError(f"MODEL.NAMING.VOCABULARIES has '{name}' twice")
+            vocabularies[name] = _load(Path(path), cfg)
         return {
             "vocabularies": vocabularies,
             "class_weight": node.CLASS_WEIGHT,
@@ -159,8 +162,14 @@ class Naming(nn.Module):
                 f"set of '{record.get('file_name', 'an image')}' {number} classes, {parts} of "
                 "parts: tools/build_classifier.py takes names from a data set"
             )
-        of_parts = self.get_buffer(f"of_parts_{vocabulary}")[instances.gt_classes, None]
-        vectors = vectors[instances.gt_classes]
+        classes = instances.gt_classes
+        if len(classes) and (largest := int(classes.max())) >= len(vectors):
+            raise ValueError(
+                f"the data have a class {largest}, their vocabulary '{vocabulary}' has "
+                f"{len(vectors)} names: 0 to {len(vectors) - 1}"
+            )
+        of_parts = self.get_buffer(f"of_parts_{vocabulary}")[classes, None]
+        vectors = vectors[classes]
         instances.gt_text_embeddings = vectors * ~of_parts
         if parts:
             instances.gt_part_embeddings = vectors * of_parts
@@ -226,9 +235,13 @@ class Naming(nn.Module):
                 absent; ``height`` and ``width`` of the wanted frame, else the input's.
 
         Returns:
-            detectron2's: ``sem_seg`` (C, height, width) scores; ``instances`` with ``pred_masks``
-            (N, height, width) bool, ``scores``, ``pred_classes``, and ``pred_boxes`` (N, 4) XYXY;
-            ``panoptic_seg``: (height, width) int32 ids and a list of segments.
+            ``sem_seg`` (height, width) int64 classes; ``instances`` with ``pred_masks`` (N, height,
+            width) bool, ``scores``, ``pred_classes``, and ``pred_boxes`` (N, 4) XYXY;
+            ``panoptic_seg``: (height, width) int32 ids and a list of segments. They are as in
+            detectron2, but for ``sem_seg``, which holds scores of each class there.
+
+        Raises:
+            ValueError: if there is no such vocabulary, or it has not one name an ``is_thing``.
         """
         size = (record.get("height", image_size[0]), record.get("width", image_size[1]))
         logits = self.logits(output, image, record["vocabulary"])[0]
@@ -236,6 +249,11 @@ class Naming(nn.Module):
         is_thing = torch.ones(probabilities.shape[1], dtype=torch.bool, device=logits.device)
         if "is_thing" in record:
             is_thing = torch.as_tensor(record["is_thing"], device=logits.device)
+        if len(is_thing) != probabilities.shape[1]:
+            raise ValueError(
+                f"the data have {len(is_thing)} classes, the vocabulary that they are segmented by "
+                f"has {probabilities.shape[1]}"
+            )
         masks = upsample_masks(
             output.mask_logits[image, 0].float(), output.padded_size, image_size, size
         )
@@ -245,7 +263,7 @@ class Naming(nn.Module):
         instances.scores, instances.pred_classes = found["scores"], found["classes"]
         instances.pred_boxes = masks_to_boxes(instances.pred_masks)
         return {
-            "sem_seg": semantic_scores(probabilities, masks),
+            "sem_seg": semantic_classes(probabilities, masks),
             "instances": instances,
             "panoptic_seg": panoptic_segments(
                 probabilities, masks, is_thing, self.object_mask_threshold, self.overlap_threshold
@@ -281,6 +299,28 @@ class Naming(nn.Module):
         weight = logits.new_ones(classes)
         weight[-1] = self.no_object_weight
         return F.cross_entropy(logits, truth, weight)
+
+
+def _load(path: Path, cfg: CfgNode) -> Classifier:
+    """A vocabulary that fits the model; an error names its file."""
+    found, dim = Classifier.load(path), cfg.MODEL.TEXT_CLASS.EMBED_DIM
+    try:
+        if cfg.MODEL.TEXT.MODEL:
+            check_encoder(found, model_label(cfg.MODEL.TEXT.MODEL))
+        if found.weights.shape[2] != dim:
+            raise ValueError(
+                f"the vocabulary has {found.weights.shape[2]} channels, MODEL.TEXT_CLASS.EMBED_DIM "
+                f"is {dim}"
+            )
+        parts = [name for name in found.names if is_part(name)]
+        if parts and not cfg.MODEL.TEXT_CLASS.PARTS:
+            raise ValueError(
+                f"it has names of parts ('{parts[0]}'), which need a space of their own: set "
+                "MODEL.TEXT_CLASS.PARTS True"
+            )
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}") from None
+    return found
 
 
 def _without_text(output: PromptOutput) -> PromptOutput:

@@ -313,9 +313,10 @@ def named_layers(output: PromptOutput) -> list[tuple[str, PromptOutput]]:
 
 
 def mean_over_ranks(count: int, device: torch.device) -> Tensor:
-    """The number of pairs of all ranks over the number of ranks, at least 1.
+    """The number of pairs, or of anything, on all ranks over the number of ranks; never 0.
 
-    Gradients are averaged over ranks, so dividing by it gives every pair the same weight.
+    Gradients are averaged over ranks, so dividing by it gives every pair the same weight, also
+    where there are fewer pairs than ranks.
     """
     total = all_reduce_sum(torch.tensor(float(count), device=device))
-    return (total / get_world_size()).clamp(min=1)
+    return total.clamp(min=1) / get_world_size()

@@ -184,7 +184,7 @@ class PromptableSegmentor(nn.Module):
             (H, W) of that input.
 
         Raises:
-            ValueError: if a record has no prompts.
+            ValueError: if a record has no prompts, nor a vocabulary where that would do.
         """
         if not self.training and self.naming and not any("prompts" in x for x in batched_inputs):
             return self._segment(batched_inputs)
@@ -216,6 +216,13 @@ class PromptableSegmentor(nn.Module):
     def _segment(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Everything in each image, by the names of a vocabulary."""
         assert self.naming is not None
+        for i, record in enumerate(batched_inputs):
+            if "vocabulary" not in record:
+                raise ValueError(
+                    f"record {i} ({record.get('file_name', 'no name')}) has neither prompts nor a "
+                    "vocabulary; the metadata of its data set name one: MetadataCatalog.get(NAME)"
+                    f".set(vocabulary=...) of {', '.join(self.naming.names)}"
+                )
         images = self.preprocess(batched_inputs)
         output = self.answer_image(self._features(images, batched_inputs))
         return [
@@ -294,7 +301,8 @@ class PromptableSegmentor(nn.Module):
         targets: list[PromptTargets] = [x["targets"].to(self.device) for x in batched_inputs]
         for record in batched_inputs:
             if "text_encoder" in record and "TextClassHead" in self.region_heads:
-                self.region_heads["TextClassHead"].check_encoder(record["text_encoder"])
+                head = self.region_heads["TextClassHead"]
+                head.check_encoder(record["text_encoder"], record["file_name"])
         if self.naming is not None:
             for own, record in zip(instances, batched_inputs, strict=True):
                 if "vocabulary" in record:

@@ -98,13 +98,15 @@ def check_names(names: Sequence[str]) -> None:
     """Find fault with a list of class names.
 
     Raises:
-        ValueError: if it is empty, or a name is empty, stands twice, or has a line break or
-            another control character; says where.
+        ValueError: if it is empty, or a name is no text or empty, stands twice, or has a line break
+            or another control character; says where.
     """
     if not names:
         raise ValueError("the list of classes is empty")
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
+        if not isinstance(name, str):
+            raise ValueError(f"class {row} is {name!r}: names are text")
         if not name.strip():
             raise ValueError(f"class {row} has an empty name")
         odd = not name.isprintable()
@@ -235,11 +237,6 @@ def cached_classifier(
 def unit(x: Tensor) -> Tensor:
     """(..., D) -> the same direction with a length of one, as Semantic-SAM computes it."""
     return x / (x.norm(dim=-1, keepdim=True) + 1e-7)
-
-
-def project_tokens(tokens: Tensor, projection: Tensor) -> Tensor:
-    """(..., E) tokens of a decoder and an (E, D) projection -> (..., D) embeddings, unit length."""
-    return unit(tokens @ projection)
 
 
 def class_scores(
