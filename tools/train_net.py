@@ -42,4 +42,4 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     arguments = default_argument_parser().parse_intermixed_args()
     device = load_cfg(arguments.config_file, arguments.opts).MODEL.DEVICE
-    launch(main, arguments.num_gpus, device=device, args=(arguments,))
+    launch(main, arguments.num_gpus, device, (arguments,), arguments.max_restarts)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from semsam.utils import comm
+from semsam.utils import comm, elastic
 from semsam.utils.env import rng_state, set_rng_state
 from semsam.utils.file_io import atomic_write
 
@@ -80,6 +80,7 @@ class Checkpointer:
             )
         with atomic_write(self.save_dir / _POINTER) as file:
             file.write("")
+        elastic.note(begun_mark(self.save_dir))
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``<save_dir>/<name>.pth`` and point to it; every rank has to call this.
@@ -201,6 +202,11 @@ class Checkpointer:
 def _number(path: Path) -> int | None:
     match = _NUMBERED.fullmatch(path.name)
     return int(match[1]) if match else None
+
+
+def begun_mark(save_dir: str | Path) -> str:
+    """The mark (``elastic.note``) of a run whose workers resume from this folder when restarted."""
+    return f"begun in {Path(save_dir)}"
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
