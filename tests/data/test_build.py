@@ -1,4 +1,7 @@
 import logging
+import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import pytest
@@ -45,6 +48,29 @@ def test_samples_depend_on_seed_and_position_alone(images):
     assert_equal(samples(cfg, 16), expected)
     cfg.SEED = 7
     assert [name for name, _ in samples(cfg, 16)] != [name for name, _ in expected]
+
+
+@pytest.mark.parametrize("shares", [(), (2,)])
+def test_samples_stay_when_a_worker_is_killed(images, caplog, shares):
+    cfg = make_cfg(images, workers=2)
+    cfg.DATASETS.TRAIN_SHARES = shares
+    expected = samples(cfg, 8)
+    got = []
+    for batch in islice(build_train_loader(cfg), 8):
+        got += [(record["image_id"], record["prompts"].points) for record in batch]
+        if len(got) == 6:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    assert_equal(got, expected)
+    assert "loading goes on at batch" in caplog.text
+
+
+def test_an_evaluation_misses_no_row_when_a_worker_is_killed(images):
+    ids = []
+    for batch in build_test_loader(make_cfg(images, workers=1), f"sa1b_folder://{images}"):
+        ids += [record["image_id"] for record in batch]
+        if len(ids) == 3:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    assert ids == [f"image_{index}" for index in range(10)]
 
 
 def test_iterating_does_not_move_the_global_generator(images):
