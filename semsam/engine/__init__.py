@@ -15,7 +15,7 @@ from .hooks import (
     PeriodicWriter,
 )
 from .launch import launch
-from .train_loop import HookBase, SimpleTrainer, TrainerBase
+from .train_loop import HookBase, SimpleTrainer, TrainerBase, check_losses
 
 __all__ = [
     "DefaultTrainer",
@@ -27,6 +27,7 @@ __all__ = [
     "PeriodicWriter",
     "SimpleTrainer",
     "TrainerBase",
+    "check_losses",
     "create_ddp_model",
     "default_argument_parser",
     "default_setup",
