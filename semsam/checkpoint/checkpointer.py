@@ -88,6 +88,9 @@ class Checkpointer:
         Args:
             name: ``model_0000999`` (counted by ``keep``) or any other.
             **extra: plain values and tensors to keep beside the states.
+
+        Raises:
+            OSError: if there is no space for the file; those before it stay as they are.
         """
         own = {"rng": rng_state(), **{k: p.state_dict() for k, p in self.rank_parts.items()}}
         ranks = comm.gather(own)
@@ -101,7 +104,7 @@ class Checkpointer:
                 content["model"] = {k: v for k, v in model.items() if not self.frozen.holds(k)}
                 content["frozen"] = self.frozen.as_dict()
             path = self.save_dir / f"{name}.pth"
-            with atomic_write(path, "wb") as file:
+            with atomic_write(path, "wb", tensor_bytes(content)) as file:
                 torch.save(content, file)
             with atomic_write(self.save_dir / _POINTER) as file:
                 file.write(path.name)
@@ -212,6 +215,22 @@ def begun_mark(save_dir: str | Path) -> str:
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of tensors and plain values to the CPU; nothing in it is executed."""
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def tensor_bytes(value: Any) -> int:
+    """Bytes of all tensors in nested dicts, lists and tuples; a shared storage counts once."""
+    sizes: dict[int, int] = {}
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, torch.Tensor):
+            storage = item.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(item, Mapping):
+            left.extend(item.values())
+        elif isinstance(item, list | tuple):
+            left.extend(item)
+    return sum(sizes.values())
 
 
 def find_fault(path: str | Path) -> str:
