@@ -175,14 +175,17 @@ class Checkpointer:
         return [last, *older]
 
     def _newest_whole(self) -> Path | None:
-        candidates = self._candidates()
-        for path in candidates:
-            if fault := find_fault(path):
-                logger.warning("%s is damaged (%s): trying the one before", path, fault)
-            else:
+        faults = []
+        for path in self._candidates():
+            if not (fault := find_fault(path)):
                 return path
-        if candidates:
-            raise RuntimeError(f"no checkpoint in {self.save_dir} is whole; start without --resume")
+            logger.warning("%s is damaged (%s): trying the one before", path, fault)
+            faults.append(f"{path.name} ({fault})")
+        if faults:
+            raise RuntimeError(
+                f"no checkpoint in {self.save_dir} is whole: {', '.join(faults)}; start without "
+                "--resume"
+            )
         return None
 
     def _remove_old(self, newest: Path) -> None:

@@ -31,6 +31,8 @@ Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 #: Rows that a worker counts as read from the start, so that one early bad row is no large share.
 _MIN_ROWS_READ = 100
+#: So many bad rows one after the other are no chance: a folder of images is gone.
+_MAX_BAD_IN_A_ROW = 100
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +188,7 @@ class TrainingRows(Dataset):
         self.max_bad_fraction = max_bad_fraction
         self.num_read = 0
         self.num_bad = 0
+        self.num_bad_in_a_row = 0
         self._ends = np.cumsum([len(records) for records, _ in sources])
 
     def __len__(self) -> int:
@@ -205,20 +208,23 @@ class TrainingRows(Dataset):
             records, mapper = self.sources[number]
             try:
                 record = records[row - int(self._ends[number]) + len(records)]
-                return mapper({**record, "rng": rng})
+                mapped = mapper({**record, "rng": rng})
+                self.num_bad_in_a_row = 0
+                return mapped
             except BadRecordError as error:
                 self._count_bad(error)
             row = int(rng.integers(len(self)))
 
     def _count_bad(self, error: BadRecordError) -> None:
         self.num_bad += 1
+        self.num_bad_in_a_row += 1
         logger.warning("row skipped (%d of %d): %s", self.num_bad, self.num_read, error)
         allowed = self.max_bad_fraction * max(self.num_read, _MIN_ROWS_READ)
-        if self.num_bad > allowed or self.num_bad == self.num_read == _MIN_ROWS_READ:
+        if self.num_bad > allowed or self.num_bad_in_a_row == _MAX_BAD_IN_A_ROW:
             raise RuntimeError(
                 f"{self.num_bad} of {self.num_read} rows read were unusable, the last one because: "
-                f"{error}. Repair the data, or raise DATALOADER.MAX_BAD_FRACTION "
-                f"({self.max_bad_fraction})."
+                f"{error}. {self.num_bad_in_a_row} came one after the other. Repair the data, or "
+                f"raise DATALOADER.MAX_BAD_FRACTION ({self.max_bad_fraction})."
             ) from error
 
 

@@ -2,6 +2,7 @@ import logging
 import multiprocessing
 import os
 import signal
+from base64 import b64encode
 from itertools import islice
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from semsam.config import get_cfg
 from semsam.data import DatasetCatalog, MetadataCatalog, build_test_loader, build_train_loader
+from semsam.data.datasets.tsv import write_tsv
 from tests.data.sa1b_files import write_images
 
 
@@ -103,6 +105,35 @@ def test_too_many_bad_rows_stop_training(images, fraction):
     cfg.DATALOADER.MAX_BAD_FRACTION = fraction
     with pytest.raises(RuntimeError, match=r"rows read were unusable.*MAX_BAD_FRACTION"):
         samples(cfg, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_is_lost_in_the_midst_stops_training_and_is_named(images, tmp_path, workers):
+    for shard in range(2):
+        pairs = sorted(images.glob("*.jpg"))[5 * shard : 5 * shard + 5]
+        rows = [
+            (p.stem.encode(), p.with_suffix(".json").read_bytes(), b64encode(p.read_bytes()))
+            for p in pairs
+        ]
+        write_tsv(tmp_path / "shards" / f"{shard}.tsv", rows)
+    cfg = make_cfg(images, workers)
+    cfg.DATASETS.TRAIN = (f"sa1b_tsv://{tmp_path / 'shards'}",)
+    batches = iter(build_train_loader(cfg))
+    next(batches)
+    (tmp_path / "shards" / "1.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"the shard '.*1\.tsv' was there .*--resume"):
+        list(islice(batches, 10))
+
+
+def test_a_folder_of_images_that_is_lost_in_the_midst_stops_training(images):
+    cfg = make_cfg(images)
+    cfg.DATALOADER.MAX_BAD_FRACTION = 0.9
+    batches = iter(build_train_loader(cfg))
+    for _ in range(60):
+        next(batches)
+    images.rename(images.parent / "elsewhere")
+    with pytest.raises(RuntimeError, match=r"unusable.*image_\d.*100 came one after the other"):
+        next(batches)
 
 
 def test_evaluation_leaves_bad_rows_out_and_counts_them(images, caplog):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from semsam.data.records import blame
+from semsam.data.records import LostShardError, blame
 from semsam.utils.file_io import atomic_write, write_json
 
 MANIFEST = "shards.json"
@@ -47,10 +47,17 @@ class TsvRow:
         """Its columns.
 
         Raises:
-            FileNotFoundError: if the file is gone.
+            LostShardError: if the file cannot be opened any more.
             ValueError: if the row does not begin and end where the index has it.
         """
-        with self.path.open("rb") as file:
+        try:
+            opened = self.path.open("rb")
+        except OSError as error:
+            raise LostShardError(
+                f"the shard '{self.path}' was there at first and is lost now ({error}); put it "
+                "back, then go on from where this has stopped (--resume)"
+            ) from error
+        with opened as file:
             file.seek(self.offset)
             line = file.read(self.num_bytes)
             # The last row of a file may lack its line break.
