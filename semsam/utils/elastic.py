@@ -39,9 +39,10 @@ def is_noted(mark: str) -> bool:
 def stop_agent() -> None:
     """Have the agent that started this process end its workers, and itself, without a restart."""
     agent = comm.get_agent()
-    # One signal an agent: a second would break into its clearing up.
+    # One signal an agent: a second would break into its clearing up. Not SIGTERM, by which SLURM
+    # announces that a job will be requeued.
     if agent and note(f"stopped/{agent.machine}"):
-        os.kill(os.getppid(), signal.SIGTERM)
+        os.kill(os.getppid(), signal.SIGHUP)
 
 
 def attempt_store() -> dist.Store | None:

@@ -65,7 +65,7 @@ def begin_and_fail(folder):
 
 
 def test_an_error_that_no_restart_cures_ends_the_run_at_once(tmp_path, capfd):
-    with pytest.raises(RuntimeError, match="stopped by SIGTERM"):
+    with pytest.raises(RuntimeError, match="stopped by SIGHUP"):
         launch(begin_and_fail, 2, "cpu", (str(tmp_path),), max_restarts=3)
     assert len(list(tmp_path.iterdir())) == 2
     assert "no restart cures FileNotFoundError: /data/images" in capfd.readouterr().err

@@ -4,6 +4,7 @@ import math
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -55,6 +56,9 @@ class Speck(nn.Module):
             newest.write_bytes(newest.read_bytes()[:-100])
         if kind.startswith("kill"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "preempted":  # as SLURM tells the process that submitit has made an agent
+            os.kill(os.getppid(), signal.SIGUSR2)
+            time.sleep(60)
         if kind == "no space":
             resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, resource.RLIM_INFINITY))
             return 0.0

@@ -1,11 +1,12 @@
 """Ranks that die, as processes: the elastic agent starts them again, and the losses stay."""
 
-import socket
+import runpy
+import uuid
 
 import pytest
 import torch
 
-from tests.tools.tiny_run import finish, lines, run, start
+from tests.tools.tiny_run import ROOT, finish, lines, run, start
 
 from .speck_run import MAX_ITER, write_config
 
@@ -39,11 +40,11 @@ def test_a_killed_rank_is_started_again_and_the_losses_stay(config, tmp_path, wh
     assert_same_run(tmp_path, whole)
 
 
-def start_agent(config, output, port, *arguments):
-    """torchrun as it is started on each of two machines, here both this one."""
-    launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
-    launcher += ["--rdzv-id", "two machines", "--max-restarts", "1"]
+def start_agent(config, output, job, *arguments):
+    """What tools/submit.py starts on each of two machines, here both this one."""
+    training = runpy.run_path(str(ROOT / "tools/submit.py"))["Training"]([], [], 1, 1)
+    launcher = ["-m", "torch.distributed.run"]
+    launcher += training.agent_arguments(job, ["localhost", "localhost"])
     return start(config, output, *arguments, launcher=launcher)
 
 
@@ -51,11 +52,9 @@ def start_agent(config, output, port, *arguments):
 def test_two_machines_go_on_from_the_last_whole_checkpoint_when_all_ranks_are_killed(
     config, tmp_path, whole
 ):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     fault = "FAULT.KIND=kill, newest checkpoint cut"
-    agents = [start_agent(config, tmp_path, port, fault) for _ in range(2)]
+    job = uuid.uuid4().hex
+    agents = [start_agent(config, tmp_path, job, fault) for _ in range(2)]
     text = "".join(finish(agent) for agent in agents)
     assert "model_0000005.pth is damaged" in text
     assert f"resuming from {tmp_path / 'model_0000002.pth'}" in text

@@ -51,7 +51,7 @@ def test_an_agent_is_told_to_stop_once(agent, monkeypatch):
     monkeypatch.setattr("os.kill", lambda *args: sent.append(args[1]))
     elastic.stop_agent()
     elastic.stop_agent()
-    assert sent == [signal.SIGTERM]
+    assert sent == [signal.SIGHUP]
 
 
 def test_restarted_workers_resume_what_the_run_has_begun_and_no_earlier_run(agent, tmp_path):
