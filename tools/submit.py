@@ -109,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> Any:
         timeout_min=60 * args.hours,
         gpus_per_node=args.gpus_per_node,
         cpus_per_task=args.gpus_per_node * args.cpus_per_gpu,
+        # A machine that fails for good ends the job.
+        slurm_srun_args=["--kill-on-bad-exit=1"],
         slurm_additional_parameters=dict(option.split("=", 1) for option in args.slurm),
     )
     folder = args.folder.resolve()
