@@ -14,7 +14,7 @@ from .hooks import (
     PeriodicCheckpointer,
     PeriodicWriter,
 )
-from .launch import launch
+from .launch import launch, no_vain_restarts
 from .train_loop import HookBase, SimpleTrainer, TrainerBase, check_losses
 
 __all__ = [
@@ -32,5 +32,6 @@ __all__ = [
     "default_argument_parser",
     "default_setup",
     "launch",
+    "no_vain_restarts",
     "resume_or_load",
 ]

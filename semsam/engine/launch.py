@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -123,33 +123,40 @@ def _join(main_func: Callable[..., Any], args: tuple, on_gpu: bool) -> None:
                 f"{torch.cuda.device_count()}"
             )
         torch.cuda.set_device(comm.get_local_rank())
-    try:
+    with no_vain_restarts():
         # Objects and CPU tensors go through gloo also where gradients go through NCCL.
-        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
         dist.init_process_group(
-            backend,
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
             store=elastic.attempt_store(),
             rank=comm.get_rank(),
             world_size=comm.get_world_size(),
         )
-        main_func(*args)
-    except Exception as error:
-        _stop_if_lasting(error)
-        raise
-    finally:
-        if dist.is_initialized():
+        try:
+            main_func(*args)
+        finally:
             dist.destroy_process_group()
 
 
+@contextlib.contextmanager
+def no_vain_restarts() -> Iterator[None]:
+    """Keep the agents of all machines from starting workers that would fail in the same way.
+
+    ``launch`` does so for its function. Under torchrun a tool needs it for what comes before.
+    """
+    try:
+        yield
+    except Exception as error:
+        agent = comm.get_agent()
+        if agent is not None and agent.restarts_left:
+            # Its store is gone with its machine; then there is nobody to be told.
+            with contextlib.suppress(dist.DistError):
+                _stop_if_lasting(error)
+        raise
+
+
 def _stop_if_lasting(error: Exception) -> None:
-    """Keep the agents of all machines from starting workers that would fail in the same way."""
-    agent = comm.get_agent()
-    if agent is None or not agent.restarts_left:
-        return
-    # The agent's store is gone with its machine; then there is nobody to be told.
-    with contextlib.suppress(dist.DistError):
-        if not is_passing(error) and elastic.note(_LASTING):
-            logger.error("no restart cures %s: %s", type(error).__name__, error)
-        # Whoever lost this process as a peer comes to the same end, on any machine.
-        if elastic.is_noted(_LASTING):
-            elastic.stop_agent()
+    if not is_passing(error) and elastic.note(_LASTING):
+        logger.error("no restart cures %s: %s", type(error).__name__, error)
+    # Whoever lost this process as a peer comes to the same end, on any machine.
+    if elastic.is_noted(_LASTING):
+        elastic.stop_agent()

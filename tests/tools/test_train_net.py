@@ -99,3 +99,11 @@ def test_a_mistyped_key_is_named_before_anything_starts(config, tmp_path):
     assert process.returncode != 0
     assert "unknown key 'SOLVER.MAX_ITERS' (did you mean 'MAX_ITER'?)" in text
     assert not (tmp_path / "output").exists()
+
+
+def test_torchrun_does_not_start_a_wrong_configuration_again(config, tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", "3"]
+    output = tmp_path / "output"
+    text = run(config, output, "SOLVER.MAX_ITERS", "3", launcher=launcher, fails=True)
+    assert text.count("no restart cures ValueError: unknown key") == 1
+    assert text.count("Traceback (most recent call last)") == 2  # the worker's, the agent's
