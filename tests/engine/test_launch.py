@@ -64,11 +64,19 @@ def begin_and_fail(folder):
     comm.synchronize()
 
 
-def test_an_error_that_no_restart_cures_ends_the_run_at_once(tmp_path, capfd):
-    with pytest.raises(RuntimeError, match="stopped by SIGHUP"):
-        launch(begin_and_fail, 2, "cpu", (str(tmp_path),), max_restarts=3)
+def test_an_error_that_no_restart_cures_ends_the_run_at_once(tmp_path):
+    code = (
+        "from semsam.engine import launch\n"
+        "from tests.engine.test_launch import begin_and_fail\n"
+        f"launch(begin_and_fail, 2, 'cpu', ({str(tmp_path)!r},), max_restarts=3)\n"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.count("no restart cures FileNotFoundError: /data/images is not there") == 1
+    assert "RuntimeError: all workers were stopped by SIGHUP" in done.stderr
     assert len(list(tmp_path.iterdir())) == 2
-    assert "no restart cures FileNotFoundError: /data/images" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
