@@ -2,6 +2,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 from base64 import b64encode
 from itertools import islice
 
@@ -10,6 +11,7 @@ import torch
 
 from semsam.config import get_cfg
 from semsam.data import DatasetCatalog, MetadataCatalog, build_test_loader, build_train_loader
+from semsam.data.datasets.sa1b import Sa1bFolder
 from semsam.data.datasets.tsv import write_tsv
 from tests.data.sa1b_files import write_images
 
@@ -64,6 +66,36 @@ def test_samples_stay_when_a_worker_is_killed(images, caplog, shares):
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     assert_equal(got, expected)
     assert "loading goes on at batch" in caplog.text
+
+
+class HangingOnce:
+    """Records of a folder; the process that reads one of them first does not come back."""
+
+    def __init__(self, folder):
+        self.records = Sa1bFolder(folder)
+        self.mark = folder / "hung"
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, item):
+        if item == 3 and not self.mark.exists():
+            self.mark.touch()
+            time.sleep(1000)
+        return self.records[item]
+
+
+def test_samples_stay_when_a_worker_hangs(images, caplog):
+    DatasetCatalog.register("hanging", lambda: HangingOnce(images))
+    MetadataCatalog.get("hanging").set(mapper="PromptableMapper")
+    expected = samples(make_cfg(images), 6)
+    cfg = make_cfg(images, workers=1)
+    cfg.DATASETS.TRAIN = ("hanging",)
+    cfg.DATALOADER.TIMEOUT = 1
+    assert_equal(samples(cfg, 6), expected)
+    assert "no batch came within 1 s" in caplog.text
+    DatasetCatalog.remove("hanging")
+    MetadataCatalog.remove("hanging")
 
 
 def test_an_evaluation_misses_no_row_when_a_worker_is_killed(images):
