@@ -6,12 +6,14 @@ without its shard tells of one.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from semsam.data.records import LostShardError
 from semsam.utils.file_io import write_json
 from semsam.utils.storage import as_path
 
@@ -20,6 +22,18 @@ MANIFEST = "shards.json"
 PROGRESS = "progress.json"
 #: Suffix of shards -> that of the index beside each.
 INDEX_SUFFIXES = {".tsv": ".lineidx", ".tar": ".taridx"}
+
+
+@contextlib.contextmanager
+def reading(shard: Path) -> Iterator[None]:
+    """Turn what reading a shard raises into a LostShardError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise LostShardError(
+            f"the shard '{shard}' was there at first and is lost now ({error}); put it back, then "
+            "go on from where this has stopped (--resume)"
+        ) from error
 
 
 class ShardedRows:
