@@ -305,7 +305,7 @@ class PromptableSegmentor(nn.Module):
                 head.check_encoder(record["text_encoder"], record["file_name"])
         if self.naming is not None:
             for own, record in zip(instances, batched_inputs, strict=True):
-                if "vocabulary" in record:
+                if record.get("vocabulary"):
                     self.naming.name(own, record)
         losses: dict[str, Tensor] = {}
         for head in self.region_heads.values():
