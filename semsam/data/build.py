@@ -124,7 +124,7 @@ def _check_images_stay(node: CfgNode) -> None:
 
 def _shard_sizes(records: Records) -> Sequence[int]:
     """Rows of each shard; a dataset that has none is one."""
-    return getattr(records, "shard_sizes", None) or [len(records)]
+    return getattr(records, "shard_sizes", [len(records)])
 
 
 def _allow_many_files() -> None:
