@@ -5,9 +5,9 @@
     python datasets/prepare_shards.py sa_000000.tar sa_000001.tar --output datasets/sa1b_tsv/train
 
 A source is a name of the catalog, a url such as ``visual_genome://DIR?split=train``, a folder of
-images with a json of SA-1B beside each, or a tar file of such. Several are one data set; they have
-to be of one kind. The result is read as ``shards://FOLDER``, and trained and evaluated on like its
-source; SA-1B's also as ``sa1b_tsv://FOLDER``.
+images with a json of SA-1B beside each, a tar file of such, or a folder of shards. Several are one
+data set; they have to be of one kind. The result is read as ``shards://FOLDER``, and trained and
+evaluated on like its source; SA-1B's also as ``sa1b_tsv://FOLDER``.
 
 A shard appears when it is whole. A run that was stopped goes on when its command is repeated, also
 with another number of workers: the shards are the same. An image that cannot be used is named and
@@ -20,19 +20,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from semsam.data import DatasetCatalog
 from semsam.data.datasets.shard_writer import FORMATS
-from semsam.data.datasets.shards import pack_datasets
+from semsam.data.datasets.shards import name_of, pack_datasets
 from semsam.utils.workers import default_num_workers
-
-
-def as_name(source: str) -> str:
-    """The name of a data set that may be given as a folder or a tar file of SA-1B's."""
-    if "://" in source or source in DatasetCatalog:
-        return source
-    if Path(source).is_dir():
-        return f"sa1b_folder://{source}"
-    return f"sa1b_tar://{source}" if Path(source).suffix == ".tar" else source
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows-per-shard", type=int, default=1000)
     parser.add_argument("--name", default="shard", help="start of the shards' file names")
     args = parser.parse_args(argv)
-    names = [as_name(source) for source in args.sources]
+    names = [name_of(source) for source in args.sources]
     try:
         packed = pack_datasets(
             names, args.output, args.rows_per_shard, args.name, args.format, args.workers

@@ -53,7 +53,7 @@ def describe_record(record: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         content = {"image_id": record["image_id"], "height": size[0], "width": size[1]}
         if "image" in record:
             content["image"] = record["image"]
-        content |= _masks_as_codes(record, size)
+        content |= masks_as_codes(record, size)
     check_record({"file_name": where, "image_bytes": image, **content})
     return content, image
 
@@ -136,7 +136,14 @@ def _check_size(record: dict[str, Any], size: tuple[int, int]) -> None:
         raise ValueError(f"the record says {stated}, the image is {size}")
 
 
-def _masks_as_codes(record: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+def masks_as_codes(
+    record: dict[str, Any], size: tuple[int, int]
+) -> dict[str, list[dict[str, Any]]]:
+    """The one of ``KINDS`` that an image of (height, width) has, its masks as run-length codes.
+
+    Raises:
+        BadRecordError, ValueError: if a mask is damaged or missing.
+    """
     for key in ("annotations", "regions", "label_masks"):
         if key in record:
             return {key: [_with_code(item, size) for item in record[key]]}

@@ -17,7 +17,7 @@ import numpy as np
 from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records
 from semsam.data.datasets.ground_truth import join_ground_truth
 from semsam.data.datasets.rows import parse_row, parse_sample, record_row, record_sample
-from semsam.data.datasets.shard_list import Manifest, read_manifest
+from semsam.data.datasets.shard_list import MANIFEST, Manifest, holds_shards, read_manifest
 from semsam.data.datasets.shard_writer import FORMATS, pack_shards
 from semsam.data.datasets.tar import TarRecords
 from semsam.data.datasets.tsv import TsvRecords
@@ -39,6 +39,27 @@ class ShardRecords(TsvRecords):
     def parse(text: bytes) -> dict[str, Any]:
         """See ``parse_row``."""
         return parse_row(text)
+
+
+def name_of(source: str) -> str:
+    """The name, in the catalog, of a dataset that may be given as a folder or a file.
+
+    Args:
+        source: a name or url of the catalog; a folder of shards, or of images with a json of SA-1B
+            beside each; a tar file of such.
+    """
+    path = Path(source)
+    if "://" in source or source in DatasetCatalog:
+        return source
+    if path.suffix == ".tar":
+        return f"sa1b_tar://{source}"
+    if not path.is_dir():
+        return source
+    if (path / MANIFEST).is_file():
+        return f"shards://{source}"
+    if holds_shards(path):
+        return f"sa1b_tsv://{source}"
+    return f"sa1b_{'tar' if any(path.glob('*.tar')) else 'folder'}://{source}"
 
 
 def load_shards(folder: str | Path, cache: str = "", cache_gb: str | float = 100) -> Records:
