@@ -147,7 +147,7 @@ def test_faults_of_tar_shards_and_of_datasets_that_are_no_shards(tmp_path, capsy
     whole = (tars / "a.tar").read_bytes()
     (tars / "b.tar").write_bytes(whole[:3000])
     assert run("verify", tars) == 1
-    lines = capsys.readouterr().out.splitlines()
+    lines = sorted(capsys.readouterr().out.splitlines())
     assert len(lines) == 2
     assert f"{tars}/a.tar:1: " in lines[0]
     assert "JSONDecodeError" in lines[0]
