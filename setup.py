@@ -45,6 +45,8 @@ DEV = [
     "hypothesis>=6.120",
     "ruff>=0.17",
     "mypy>=1.15",
+    # The tests compare the numbers of LVIS with its.
+    "hotcoco>=1.3",
     *CAPTION_EVAL,
     *ANNOTATE,
     *PARQUET,

@@ -50,6 +50,8 @@ MODELS = {
         licence="not stated by the publisher, beyond the licence of the original's repository",
     ),
     "semantic-sam-swin-l-reproduce-sam": ZooEntry("semantic_sam/reproduce_sam_swin_l_sa1b.yaml"),
+    "semantic-sam-swin-t-coco": ZooEntry("semantic_sam/semantic_sam_swin_t_sa1b_coco.yaml"),
+    "semantic-sam-swin-l-joint": ZooEntry("semantic_sam/semantic_sam_swin_l_joint.yaml"),
     "sam-vit-b": ZooEntry(
         "sam/sam_vit_b.yaml",
         f"{_SAM}/sam_vit_b_01ec64.pth",

@@ -1,6 +1,7 @@
 """A Semantic-SAM of a few thousand parameters, and records for it."""
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from semsam.config import CfgNode, get_cfg
 from semsam.structures import Boxes, Instances, Prompts, PromptTargets, masks_to_boxes
@@ -145,3 +146,17 @@ def tiny_caption_cfg(language_model: str, **caption) -> CfgNode:
     for key, value in caption.items():
         cfg.MODEL.CAPTION[key] = value
     return cfg
+
+
+class Largest(TorchDispatchMode):
+    """Numbers in the largest tensor that is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result._base is None:
+            self.numel = max(self.numel, result.numel())
+        return result

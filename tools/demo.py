@@ -4,15 +4,16 @@
     python tools/demo.py photos/ 'more/*.png' --output out --everything --levels 1 3
     python tools/demo.py photo.jpg --output out --config-file run/config.yaml --weights run/best.pth
     python tools/demo.py photo.jpg --output out --model sca-vit-h-gpt2-large-vg --caption
-    python tools/demo.py photo.jpg --output out --config-file run/config.yaml --classes "dog, sky"
+    python tools/demo.py photo.jpg --output out --model run --classes "dog, wheel, sky"
     python tools/demo.py photo.jpg --output out --model run --segment --classes coco_panoptic
 
 Each ``--point`` and each ``--box`` is a prompt of its own, in pixels of the photo, and gives a row
 of masks from whole to part. With neither, nor ``--everything``, the middle of the photo is clicked.
 ``--caption`` says what is there; ``--text-prefix "a photo of"`` begins every sentence.
-``--classes`` names masks: a list, a .txt file with a name a line, what tools/build_classifier.py
-wrote, or a vocabulary of the model (MODEL.NAMING). ``--segment`` gives each pixel of the photo to a
-segment of one of these classes; those of ``--things`` (all without it) are told apart.
+``--classes`` names masks: a list with commas, a .txt or .json file of names, what
+tools/build_classifier.py wrote, or a vocabulary of the model (MODEL.NAMING). ``--segment`` gives
+each pixel of the photo to a segment of one of these classes; those of ``--things`` (all without it)
+are told apart.
 ``NAME.json`` holds the masks of ``NAME.jpg`` as COCO run lengths.
 """
 
@@ -36,6 +37,7 @@ from tqdm import tqdm
 
 from semsam import AutomaticMaskGenerator, RegionCaptioner, SemSamPredictor, model_zoo
 from semsam.data.records import LazyImage
+from semsam.data.vocabulary import read_names
 from semsam.inference.amg_utils import encode_mask, mask_box
 from semsam.inference.class_names import Classes, ClassNames
 from semsam.utils.file_io import write_json
@@ -69,7 +71,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--things", help="the countable ones of --classes, for --segment")
     parser.add_argument("--levels", type=int, nargs="+", help="from 1 (whole) to 6 (part)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model", default="semantic-sam-swin-t", help="a name of the model zoo")
+    which.add_argument("--model", default="semantic-sam-swin-t", help="zoo name, or a run's folder")
     which.add_argument("--config-file", help="a yaml file instead; give --weights too")
     parser.add_argument("--weights", help="file or url instead of the model's own")
     parser.add_argument("--device", default="auto")
@@ -82,11 +84,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if (args.task or args.text_prefix) and not args.caption:
         parser.error("--task and --text-prefix go with --caption")
-    if args.classes and args.caption:
+    if args.classes is not None and args.caption:
         parser.error("--classes names masks and --caption describes them: give one of the two")
-    if args.segment and not args.classes:
+    if args.segment and args.classes is None:
         parser.error("--segment needs --classes")
-    if args.things and not args.segment:
+    if args.things is not None and not args.segment:
         parser.error("--things goes with --segment")
     return args
 
@@ -116,8 +118,15 @@ def main(args: argparse.Namespace) -> int:
         generate = partial(captioner.caption_everything, **asked, **settings)
         answer = partial(caption_prompt, captioner, asked)
     else:
-        classes = predictor.class_names(read_classes(args.classes, model)) if args.classes else None
-        things = read_names(args.things) if args.things else None
+        classes = things = None
+        try:
+            if args.classes is not None:
+                classes = predictor.class_names(read_classes(args.classes, model))
+            if args.things is not None:
+                things = read_list(args.things)
+        except (FileNotFoundError, ValueError) as error:
+            logger.error("--classes: %s", error)
+            return 1
         generate = AutomaticMaskGenerator(predictor, classes=classes, **settings).generate
         answer = partial(answer_prompt, predictor, args.levels, classes)
     names = output_names(paths)
@@ -281,14 +290,13 @@ def read_classes(given: str, model: Any) -> Classes:
     if given.endswith(".safetensors"):
         return Path(given)
     naming = getattr(model, "naming", None)
-    return given if naming is not None and given in naming.names else read_names(given)
+    return given if naming is not None and given in naming.names else read_list(given)
 
 
-def read_names(given: str) -> list[str]:
-    """Names that are listed, or stand in a .txt file."""
-    if given.endswith(".txt"):
-        lines = Path(given).read_text(encoding="utf-8").splitlines()
-        return [line.strip() for line in lines if line.strip()]
+def read_list(given: str) -> list[str]:
+    """Names between commas, or of a .txt or .json file."""
+    if given.endswith((".txt", ".json")):
+        return read_names(given)
     return [name.strip() for name in given.split(",") if name.strip()]
 
 

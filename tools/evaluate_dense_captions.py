@@ -22,7 +22,6 @@ from semsam.engine import launch
 from semsam.evaluation import inference_on_dataset, print_table
 from semsam.evaluation.dense_caption import DenseCaptionEvaluator, region_truth
 from semsam.inference.amg_utils import outer_boxes
-from semsam.modeling.build import resolve_device
 from semsam.structures import Boxes, Instances
 from semsam.utils import comm
 from semsam.utils.file_io import write_json
@@ -56,10 +55,7 @@ def main(args: argparse.Namespace) -> None:
         dataset_name=args.dataset, output_dir=args.output, resume=args.resume
     )
     photos = Photos(args.dataset, region_truth)
-    device = args.device
-    if resolve_device(device).type == "cuda":
-        device = f"cuda:{comm.get_local_rank()}"
-    captioner = RegionCaptioner.from_pretrained(args.model, device, args.weights)
+    captioner = RegionCaptioner.from_pretrained(args.model, args.device, args.weights)
 
     def describe(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         outputs = []

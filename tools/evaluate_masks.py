@@ -17,7 +17,6 @@ from semsam.data.photos import Photos
 from semsam.engine import launch
 from semsam.evaluation import inference_on_dataset, print_table
 from semsam.evaluation.coco import AutomaticMaskEvaluator
-from semsam.modeling.build import resolve_device
 from semsam.utils import comm
 from semsam.utils.file_io import write_json
 from semsam.utils.logger import setup_logger
@@ -46,10 +45,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Do the job in one of the processes."""
     setup_logger()
-    device = args.device
-    if resolve_device(device).type == "cuda":
-        device = f"cuda:{comm.get_local_rank()}"
-    model: Any = model_zoo.get(args.model, device, weights=args.weights)
+    model: Any = model_zoo.get(args.model, args.device, weights=args.weights)
     generator = AutomaticMaskGenerator(
         model,
         points_per_side=args.points_per_side,

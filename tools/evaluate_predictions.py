@@ -11,15 +11,18 @@ median AP are of those that have a result; others are named, and the exit status
 from __future__ import annotations
 
 import argparse
-import logging
 
+from semsam.data import DatasetCatalog
 from semsam.evaluation import print_table
 from semsam.evaluation.instance_seg import COCOEvaluator, evaluator_arguments
-from semsam.evaluation.seginw import evaluate_seginw, write_submission
+from semsam.evaluation.seginw import (
+    evaluate_seginw,
+    report_failures,
+    with_failures,
+    write_submission,
+)
 from semsam.utils.file_io import write_json
 from semsam.utils.logger import setup_logger
-
-logger = logging.getLogger("semsam.evaluate_predictions")
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -29,7 +32,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("predictions", help="json of results; a folder for seginw")
     parser.add_argument("--dataset", required=True, help="name, scheme://PATH, or seginw")
-    parser.add_argument("--output", help="json file for the metrics")
+    parser.add_argument("--output", metavar="JSON", help="file for the metrics")
     parser.add_argument("--submission", metavar="ZIP", help="pack the files of seginw")
     parsed = parser.parse_args(arguments)
     if parsed.submission and parsed.dataset != "seginw":
@@ -41,6 +44,8 @@ def main(args: argparse.Namespace) -> int:
     """Do the job; gives the exit status."""
     setup_logger()
     failures: dict[str, str] = {}
+    if args.dataset != "seginw":
+        DatasetCatalog.check(args.dataset)
     if args.submission:
         write_submission(args.predictions, args.submission)
     if args.dataset == "seginw":
@@ -49,10 +54,9 @@ def main(args: argparse.Namespace) -> int:
         evaluator = COCOEvaluator(**evaluator_arguments(args.dataset))
         results = evaluator.evaluate_file(args.predictions)
     print_table(results)
-    if failures:
-        logger.error("%d of 25 datasets have no result: %s", len(failures), ", ".join(failures))
+    report_failures(failures)
     if args.output:
-        write_json(args.output, {**results, **({"failures": failures} if failures else {})})
+        write_json(args.output, with_failures(results, failures))
     return 1 if failures else 0
 
 

@@ -4,8 +4,8 @@ python tools/visualize_data.py --config-file configs/FILE.yaml --output DIR [--n
     [KEY VALUE ...]
 
 For each sample, ``NAME.png`` shows all masks and prompts, ``NAME_levels.png`` the prompt with most
-answers and these, smallest first. Where regions have captions, ``NAME.png`` alone shows the boxes,
-each with its caption.
+answers and these, smallest first. Where objects have boxes alone, ``NAME.png`` shows them and the
+prompts; where regions have captions, the boxes, each with its caption.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ def draw_record(record: dict[str, Any], output: Path, name: str) -> None:
         picture = Visualizer(image).draw_boxes(record["prompts"].boxes[0].numpy(), labels=captions)
         Image.fromarray(picture.image).save(output / f"{name}.png")
         return
-    masks, prompts = record["instances"].gt_masks.numpy(), record["prompts"]
+    instances, prompts = record["instances"], record["prompts"]
+    if not instances.has("gt_masks"):
+        picture = Visualizer(image).draw_boxes(instances.gt_boxes.tensor.numpy())
+        picture.draw_boxes(prompts.boxes[0].numpy())
+        Image.fromarray(picture.image).save(output / f"{name}.png")
+        return
+    masks = instances.gt_masks.numpy()
     levels = record["targets"].levels
     clicks = prompts.points[0, ~prompts.has_box[0], 0].numpy()
     picture = Visualizer(image).draw_masks(masks)

@@ -91,7 +91,7 @@ def _clip() -> CN:
     # A folder or a name on the hub; open_clip's are open_clip:ARCHITECTURE:WEIGHTS,
     # hf-hub:OWNER/NAME and local-dir:FOLDER.
     node.MODEL = "openai/clip-vit-large-patch14"
-    # Names, or .txt files with a name a line.
+    # Names, or .txt or .json files of them.
     node.VOCABULARY = []
     # Sentences with {} for the name; their features are averaged.
     node.TEMPLATES = ["a photo of a {}."]
@@ -127,7 +127,7 @@ def _open_vocabulary() -> CN:
     node.MODEL = ""
     # A file or url; "" takes the model's own.
     node.WEIGHTS = ""
-    # Names, .txt files with a name a line, or one file of tools/build_classifier.py.
+    # Names, .txt or .json files of them, or one file of tools/build_classifier.py.
     node.CLASSES = []
     # Names that are listed for a mask, best first.
     node.TOP_K = 3

@@ -175,8 +175,6 @@ def _naming() -> CN:
     # NAME:FILE, of tools/build_classifier.py; a data set says by NAME which is its own. Masks need
     # TextClassHead, and MODEL.CRITERION.NAME is ManyToManyCriterion.
     node.VOCABULARIES = []
-    # Names of those vocabularies whose classes are parts of things.
-    node.PARTS = []
     # Of the classes of an image's masks; names of prompts' masks have those of TEXT_CLASS.
     node.CLASS_WEIGHT = 4.0
     # Of an image's masks that are nothing.
@@ -193,7 +191,8 @@ def _naming() -> CN:
 def _text() -> CN:
     """The text encoder that gives classes of an open vocabulary."""
     text = CN()
-    # ClipTextEncoder or SentenceEncoder, frozen; or LanguageEncoder, Semantic-SAM's, which learns.
+    # ClipTextEncoder or SentenceEncoder, frozen; or LanguageEncoder, Semantic-SAM's, for models of
+    # one's own that train it.
     text.NAME = "ClipTextEncoder"
     # CLIP: a folder or a name on the hub; open_clip's are open_clip:ARCHITECTURE:WEIGHTS,
     # hf-hub:OWNER/NAME and local-dir:FOLDER. LanguageEncoder: its tokenizer.

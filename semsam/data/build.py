@@ -154,7 +154,7 @@ def _classes(name: str) -> dict[str, Any]:
     """What a model that names masks is told of a dataset's classes; nothing if it has none.
 
     Returns:
-        ``vocabulary``, its name, and ``is_thing``, a bool a class.
+        ``vocabulary``, its name, and ``is_thing`` and ``is_part``, a bool a class.
     """
     metadata = MetadataCatalog.get(name)
     vocabulary = metadata.get("vocabulary")
@@ -162,7 +162,11 @@ def _classes(name: str) -> dict[str, Any]:
         return {}
     number = len(metadata.get("stuff_classes") or metadata.thing_classes)
     things = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
-    return {"vocabulary": vocabulary, "is_thing": [row in things for row in range(number)]}
+    return {
+        "vocabulary": vocabulary,
+        "is_thing": [row in things for row in range(number)],
+        "is_part": metadata.get("is_part", [False] * number),
+    }
 
 
 def _map_named(mapper: Mapper, classes: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
@@ -171,6 +175,8 @@ def _map_named(mapper: Mapper, classes: dict[str, Any], record: dict[str, Any]) 
 
 class TrainingRows(Dataset):
     """Mapped rows of one or more datasets; a bad row is logged, counted and replaced by another.
+
+    The other is one of the same dataset, so that the shares of datasets stay.
 
     Args:
         sources: records and mapper of each dataset.
@@ -203,12 +209,13 @@ class TrainingRows(Dataset):
             self.num_read += 1
             number = int(np.searchsorted(self._ends, row, side="right"))
             records, mapper = self.sources[number]
+            first = int(self._ends[number]) - len(records)
             try:
-                record = records[row - int(self._ends[number]) + len(records)]
+                record = records[row - first]
                 return mapper({**record, "rng": rng})
             except BadRecordError as error:
                 self._count_bad(error)
-            row = int(rng.integers(len(self)))
+            row = first + int(rng.integers(len(records)))
 
     def _count_bad(self, error: BadRecordError) -> None:
         self.num_bad += 1

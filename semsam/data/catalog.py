@@ -133,11 +133,18 @@ class _DatasetCatalog:
             ValueError: if there is no such name, scheme or option; the message lists what there is.
             FileNotFoundError: if a file of the dataset is missing.
         """
+        self.check(name)
         if "://" not in name:
-            self._check(name)
             return self._functions[name]()
         kind, path, options = self._parse(name)
         return kind.load(path, **options)
+
+    def check(self, name: str) -> None:
+        """Raise ValueError, listing what there is, if there is no such name, scheme or option."""
+        if "://" in name:
+            self._parse(name)
+        else:
+            self._check(name)
 
     def metadata_of_type(self, name: str) -> dict[str, Any]:
         """What every dataset of the type of ``scheme://PATH`` has in common; {} for other names."""

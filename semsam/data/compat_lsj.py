@@ -14,14 +14,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
-from semsam.data.transforms import Geometry
+from semsam.data.transforms import Geometry, have_area
 
 #: Of ImageNet, RGB, for values in [0, 1].
 _MEAN = np.array([0.485, 0.456, 0.406])
 _STD = np.array([0.229, 0.224, 0.225])
-
-#: Boxes no wider or higher than this, in pixels, are dropped.
-MIN_SIDE = 1e-5
 
 
 def jitter_normalized(image: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.float64]:
@@ -81,5 +78,5 @@ def keep_boxes(
         (M, 4) boxes, and their (M,) places among those that came in.
     """
     clipped = np.clip(boxes, 0, np.array([size[1], size[0]] * 2))
-    kept = np.flatnonzero((clipped[:, 2:] - clipped[:, :2] > MIN_SIDE).all(axis=1))
+    kept = np.flatnonzero(have_area(clipped))
     return clipped[kept], kept

@@ -34,6 +34,7 @@ class Photos:
     """
 
     def __init__(self, dataset: str, annotate: Annotate | None = None) -> None:
+        self.dataset = dataset
         self.records = DatasetCatalog.get(dataset)
         self.rows = InferenceSampler(len(self.records), comm.get_rank(), comm.get_world_size())
         self.annotate = annotate

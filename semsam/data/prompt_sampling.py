@@ -1,6 +1,6 @@
-"""Prompts drawn from masks for training (Semantic-SAM, section 3.2).
+"""Prompts drawn from masks or boxes for training (Semantic-SAM, section 3.2).
 
-Pure functions of masks and a generator. The generator is ``numpy.random.Generator`` or anything
+Pure functions of these and a generator. The generator is ``numpy.random.Generator`` or anything
 with its ``permutation``, ``integers``, ``shuffle`` and ``uniform``, so recorded draws can be played
 back. Coordinates are pixels; the pixel in column x and row y has the coordinates (x, y).
 """
@@ -81,15 +81,45 @@ def draw_prompts(
     return prompts, PromptTargets(torch.as_tensor(seeds), torch.from_numpy(levels))
 
 
-def draw_seeds(num_masks: int, num_prompts: int, rng: Draws) -> IntArray:
-    """(num_prompts,) mask indices: a random order of all masks, repeated as often as needed.
+def draw_box_prompts(
+    boxes: NDArray[np.float32],
+    size: tuple[int, int],
+    num_prompts: int,
+    rng: Draws,
+    noise: float = 0.0,
+) -> tuple[Prompts, PromptTargets]:
+    """Draw the prompts of one training image whose objects have no masks.
+
+    Each is an object's box, with noise as in Mask DINO's denoising (Li et al. 2022), and asks for
+    this object alone. A click would not do: what lies at a pixel of a box need not be its object.
+
+    Args:
+        boxes: (M, 4) XYXY pixels.
+        size: (height, width) of the frame.
+        num_prompts: N; boxes serve again when there are fewer.
+        rng: order of draws: seeds, then noise.
+        noise: see ``jitter``.
 
     Raises:
-        ValueError: if there is no mask.
+        ValueError: if there is no box.
     """
-    if num_masks == 0:
-        raise ValueError("prompts need at least one mask to be drawn from")
-    return np.resize(rng.permutation(num_masks), num_prompts)
+    seeds = draw_seeds(len(boxes), num_prompts, rng)
+    asked = boxes[seeds].astype(np.float64)
+    if noise:
+        asked = jitter_boxes(asked, noise, size, rng)
+    own = torch.as_tensor(seeds)
+    return Prompts.from_boxes(torch.from_numpy(asked)), PromptTargets(own, own[:, None])
+
+
+def draw_seeds(number: int, num_prompts: int, rng: Draws) -> IntArray:
+    """(num_prompts,) indices of masks or boxes: a random order of all, as often as needed.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if number == 0:
+        raise ValueError("prompts need at least one mask or box to be drawn from")
+    return np.resize(rng.permutation(number), num_prompts)
 
 
 def jitter(boxes: FloatArray, scale: float, size: tuple[int, int], draws: FloatArray) -> FloatArray:

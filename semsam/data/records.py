@@ -13,7 +13,8 @@ A record is a dict, detectron2's as far as that goes:
   of each segment;
 - or ``height`` and ``width`` of the photo and ``regions``: a list of dicts with ``region_id``
   (int), ``bbox`` ([x0, y0, x1, y1], float pixels of the photo), ``phrases`` (captions of the
-  region, one or more) and, if known, ``segmentation`` (a COCO run-length code or polygons);
+  region, one or more) and, if known, ``segmentation`` (a COCO run-length code or polygons) and
+  ``category_id`` (contiguous, from 0);
 - or ``sem_seg_file_name`` (a png with a class id in each pixel) and, where its ids are one too high
   and 0 means nothing, ``reduce_zero_label``; in shards ``label_masks`` instead: a list of dicts
   with ``category_id``, the id, and ``segmentation``, its pixels as a run-length code, which
@@ -88,12 +89,14 @@ class Regions:
         ids: R region ids.
         boxes: (R, 4) float64 XYXY pixels, cut at the photo's edges; none is empty.
         phrases: R lists of captions, one or more each.
+        classes: (R,) contiguous class indices; 0 where regions have no class.
         masks: R masks, or None where they were not asked for.
     """
 
     ids: list[int]
     boxes: NDArray[np.float64]
     phrases: list[list[str]]
+    classes: IntArray
     masks: RunLengthMasks | None = None
 
 
@@ -192,6 +195,7 @@ def decode_regions(
             ids=[region["region_id"] for region in regions],
             boxes=clip_boxes(np.array([region["bbox"] for region in regions]), size),
             phrases=[region["phrases"] for region in regions],
+            classes=np.array([region.get("category_id", 0) for region in regions], dtype=np.int64),
             masks=_region_masks(regions, size) if with_masks else None,
         )
 

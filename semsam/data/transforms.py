@@ -20,6 +20,11 @@ from semsam.data.run_length import IntArray, RunLengthMasks
 
 #: What the padding of an image holds.
 IMAGE_PADDING = 128
+#: Boxes no wider or higher than this, in pixels, have no area.
+MIN_SIDE = 1e-5
+#: Jitters drawn for an image until one leaves something to learn; a crop without any is no fault of
+#: the data.
+MAX_DRAWS = 10
 
 
 class UniformDraws(Protocol):
@@ -126,6 +131,11 @@ class Geometry:
         limits = np.array(self.content[::-1], dtype=np.float32)
         low, high = corners.min(axis=1), corners.max(axis=1)
         return np.hstack([np.clip(low, 0, limits), np.clip(high, 0, limits)])
+
+
+def have_area(boxes: NDArray[Any]) -> NDArray[np.bool_]:
+    """(N,) whether anything is left of (N, 4) XYXY boxes that were moved."""
+    return np.all(boxes[:, 2:] - boxes[:, :2] > MIN_SIDE, axis=1)
 
 
 @lru_cache(maxsize=64)

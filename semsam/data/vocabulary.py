@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from .catalog import DatasetCatalog, MetadataCatalog
 from .label_maps import label_map
 
 
@@ -15,12 +16,20 @@ def read_names(source: str) -> list[str]:
     Args:
         source: a .txt file with a name a line; a .json file with a list of names, a dict from id
             to name, or COCO's ``categories`` (LVIS, SegInW), which are put in the order of their
-            ids; or a table of :func:`semsam.data.label_maps.label_map`.
+            ids; a dataset, by its name or ``scheme://PATH``; or a table of
+            :func:`semsam.data.label_maps.label_map`.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if there is no such table, or the file holds anything else.
+        ValueError: if there is no such table, the dataset has no classes, or the file holds
+            anything else.
     """
+    if "://" in source or source in DatasetCatalog:
+        metadata = MetadataCatalog.get(source)
+        names = metadata.get("stuff_classes") or metadata.get("thing_classes")
+        if not names:
+            raise ValueError(f"dataset '{source}' has no classes")
+        return list(names)
     path = Path(source)
     if path.suffix not in (".txt", ".json"):
         return list(label_map(source).values())
@@ -49,15 +58,17 @@ def read_vocabulary(entries: Sequence[str]) -> list[str]:
     """Names in their order, each once.
 
     Args:
-        entries: names, or .txt files with a name a line.
+        entries: names, or .txt and .json files as :func:`read_names` takes them.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if there is no name.
+        ValueError: if there is no name, or a classifier's file among the names.
     """
     names: list[str] = []
     for entry in entries:
-        names += read_names(entry) if entry.endswith(".txt") else [entry.strip()]
+        if entry.endswith(".safetensors"):
+            raise ValueError(f"'{entry}' is a classifier's file: it stands alone, not among names")
+        names += read_names(entry) if entry.endswith((".txt", ".json")) else [entry.strip()]
     found = [name for name in dict.fromkeys(names) if name]
     if not found:
         raise ValueError("the vocabulary has no name: list names, or a .txt file of them")

@@ -42,6 +42,7 @@ def match_objects(
         ``id``, of objects of any, small, medium and large size; -1 where there is no object.
     """
     other = {"bbox": "segmentation", "segm": "bbox"}[task]
+    truth, found = _with_numbers(truth, found)
     if federated:
         found = _searched(truth, _best_of_each_image(found, MAX_DETECTIONS_LVIS))
     # Both libraries write into what they are given, and an object of id 0 would count as unmatched.
@@ -62,6 +63,22 @@ def match_objects(
         evaluation.accumulate()
         parts.append(np.asarray(evaluation.eval["precision"])[..., -1])
     return np.concatenate(parts, axis=2)
+
+
+def _with_numbers(
+    truth: dict[str, Any], found: Sequence[dict[str, Any]]
+) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
+    """Both with numbers for ids of images that are text, as ADE20K's; the library takes none."""
+    ids = [row["id"] for row in truth["images"]]
+    if all(isinstance(image_id, int) for image_id in ids):
+        return truth, found
+    numbers = {image_id: number for number, image_id in enumerate(sorted(ids), 1)}
+    images = [{**row, "id": numbers[row["id"]]} for row in truth["images"]]
+    objects, found = (
+        [{**row, "image_id": numbers[row["image_id"]]} for row in rows]
+        for rows in (truth["annotations"], found)
+    )
+    return {**truth, "images": images, "annotations": objects}, found
 
 
 def average_precision(

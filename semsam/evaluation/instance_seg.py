@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from semsam.config import CfgNode, configurable
 from semsam.data import MetadataCatalog
-from semsam.data.datasets.regions import index_images, read_json
+from semsam.data.datasets.regions import blame_row, index_images, read_json
 from semsam.data.run_length import to_coco_code
 from semsam.structures import Boxes, Instances
 from semsam.utils import comm
@@ -25,10 +25,12 @@ from semsam.utils.file_io import write_json
 from .average_precision import average_precision, average_precision_by_class, match_objects
 from .build import EVALUATOR
 from .evaluator import DatasetEvaluator, Results, format_table, gather_by_image
+from .prediction_file import PredictionFile
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("bbox", "segm")
+#: What a line of a journal has: COCO's results of an image.
+JOURNAL_KEYS = ("image_id", "objects")
 
 
 @EVALUATOR.register
@@ -45,6 +47,9 @@ class COCOEvaluator(DatasetEvaluator):
         groups: {metric: classes} of which the mean is reported, too.
         federated: LVIS's rules, see :func:`match_objects`; classes are not reported one by one.
         prediction_file: where the file of results is written; nowhere if None.
+        journal: keeps what is found image by image, so that an evaluation can be resumed.
+        resume: go on with what the journal has, instead of deleting it. It must be of the same
+            model, which is not checked.
 
     Raises:
         FileNotFoundError: if the json is missing.
@@ -60,6 +65,8 @@ class COCOEvaluator(DatasetEvaluator):
         groups: Mapping[str, Sequence[int]] | None = None,
         federated: bool = False,
         prediction_file: str | Path | None = None,
+        journal: PredictionFile | None = None,
+        resume: bool = False,
     ) -> None:
         self._source = Path(json_file)
         truth = read_json(self._source, "images", "annotations", "categories")
@@ -77,6 +84,8 @@ class COCOEvaluator(DatasetEvaluator):
         self._names = [class_names[classes[category]] for category in known]
         if twice := [name for name, count in Counter(self._names).items() if count > 1]:
             raise ValueError(f"two classes are called '{twice[0]}'; results go by name")
+        has_masks = all("segmentation" in row for row in self._truth["annotations"])
+        self._tasks = ("bbox", "segm") if has_masks else ("bbox",)
         # From numbers of classes to places among the json's categories by rising id.
         place = {classes[category]: number for number, category in enumerate(known)}
         self._groups = {
@@ -85,7 +94,10 @@ class COCOEvaluator(DatasetEvaluator):
         }
         self._federated = federated
         self._prediction_file = prediction_file
-        self.reset()
+        self._journal = journal
+        self._resume = resume
+        # COCO's results of each image.
+        self._found: dict[Any, list[dict[str, Any]]] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
@@ -103,9 +115,21 @@ class COCOEvaluator(DatasetEvaluator):
         }
 
     def reset(self) -> None:
-        """Forget what was taken in."""
-        # COCO's results of each image.
-        self._found: dict[Any, list[dict[str, Any]]] = {}
+        """Forget what was taken in, but for what is resumed.
+
+        Raises:
+            ValueError: if a line of the journal is broken.
+        """
+        rows = [] if self._journal is None else self._journal.start(self._resume)
+        self._found = {row["image_id"]: row["objects"] for row in rows}
+        if rows:
+            logger.info("%d images were evaluated before", len(self._found))
+
+    def pending(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Records of images that were not evaluated before the interruption."""
+        if not self._resume:
+            return inputs
+        return [record for record in inputs if record["image_id"] not in self._found]
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[Any]) -> None:
         """Take in a batch.
@@ -127,9 +151,13 @@ class COCOEvaluator(DatasetEvaluator):
                 reason = f"{type(error).__name__}: {error}"
                 raise ValueError(f"'{record['file_name']}': {reason}") from error
             self._found[record["image_id"]] = rows
+            if self._journal is not None:
+                self._journal.append([{"image_id": record["image_id"], "objects": rows}])
 
     def evaluate(self) -> Results:
         """Tasks "bbox" and "segm", see :func:`average_precision`, and ``AP-NAME`` of each class.
+
+        Where the objects of the json have no masks there is only "bbox".
 
         Raises:
             RuntimeError: if there was no image on any rank.
@@ -171,7 +199,7 @@ class COCOEvaluator(DatasetEvaluator):
 
     def _evaluate(self, found: list[dict[str, Any]]) -> Results:
         results: Results = {}
-        for task in TASKS:
+        for task in self._tasks:
             precision = match_objects(self._truth, found, task, self._federated)
             results[task] = average_precision(precision, self._groups)
             classes = average_precision_by_class(precision, self._names)
@@ -248,14 +276,11 @@ def _completed(
     """The content of a json, with the area and the box of objects that lack them."""
     objects = []
     for number, row in enumerate(truth["annotations"]):
-        try:
+        with blame_row(source, "annotation", number):
             if "area" not in row or "bbox" not in row:
                 code = to_coco_code(row["segmentation"], sizes[row["image_id"]])
                 place = {"area": int(coco_mask.area(code)), "bbox": coco_mask.toBbox(code).tolist()}
                 row = {**place, **row}
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"'{source}': annotation {number} of the list: {reason}") from error
         objects.append(row)
     if all(row.get("iscrowd", 0) for row in objects):
         raise ValueError(f"'{source}' has no object: there is nothing to find")

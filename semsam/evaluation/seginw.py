@@ -12,6 +12,7 @@ import statistics
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from semsam.data.datasets.instances import SEGINW_NAMES
 from semsam.data.datasets.regions import read_json
@@ -72,6 +73,22 @@ def summarize_seginw(results: Mapping[str, Results]) -> Results:
             **{f"AP-{name}": value for name, value in values.items()},
         }
     return summary
+
+
+def report_failures(failures: Mapping[str, str]) -> None:
+    """Log how many datasets have no result, and which."""
+    if failures:
+        logger.error(
+            "%d of %d datasets have no result: %s",
+            len(failures),
+            len(SEGINW_NAMES),
+            ", ".join(failures),
+        )
+
+
+def with_failures(results: Results, failures: Mapping[str, str]) -> dict[str, Any]:
+    """Results as a file holds them: with ``failures``, if there are any."""
+    return {**results, "failures": dict(failures)} if failures else dict(results)
 
 
 def write_submission(folder: str | Path, path: str | Path) -> None:

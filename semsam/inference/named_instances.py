@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from semsam.modeling.text.classifier import BACKGROUND
 from semsam.structures import Instances
 
 from .amg_utils import encode_mask
 from .automatic import AutomaticMaskGenerator
-from .class_names import Classes, ClassNames, NamedScore
+from .class_names import Classes, ClassNames
 from .predictor import SemSamPredictor
+
+
+class _Found(NamedTuple):
+    """A mask as a COCO run-length code, its score, and its class."""
+
+    mask: Any
+    score: float
+    name: str
 
 
 class NamedInstances:
     """Zero-shot instance segmentation: automatic masks, or masks of given boxes, with classes.
 
     A mask's score is the product of the probability of its class, of its predicted IoU and, with
-    boxes, of the box's own score.
+    boxes, of the box's own score. Masks that are named ``background`` are left out.
 
     Args:
         predictor: of a model with a ``TextClassHead``.
@@ -69,43 +78,45 @@ class NamedInstances:
 
     def _find(self, record: dict[str, Any]) -> Instances:
         photo = record["photo"]
-        if self._generator is not None:
-            records = self._generator.generate(photo)
-            masks = [found["segmentation"] for found in records]
-            scores = [found["class_score"] * found["predicted_iou"] for found in records]
-            names = [found["class_name"] for found in records]
-        else:
-            assert self.boxes is not None
-            given = self.boxes.get(record["image_id"], np.zeros((0, 5)))
-            masks, scores, names = self._in_boxes(photo, np.asarray(given, dtype=np.float32))
+        found = self._automatic(photo) if self.boxes is None else self._in_boxes(record)
+        found = [each for each in found if each.name != BACKGROUND]
+        classes = [self._numbers[each.name] for each in found]
         return Instances(
             (photo.shape[0], photo.shape[1]),
-            pred_masks=masks,
-            scores=torch.tensor(scores, dtype=torch.float32),
-            pred_classes=torch.tensor([self._numbers[name] for name in names], dtype=torch.long),
+            pred_masks=[each.mask for each in found],
+            scores=torch.tensor([each.score for each in found], dtype=torch.float32),
+            pred_classes=torch.tensor(classes, dtype=torch.long),
         )
 
-    def _in_boxes(
-        self, photo: np.ndarray, given: NDArray[np.float32]
-    ) -> tuple[list[Any], list[float], list[str]]:
-        masks: list[Any] = []
-        scores: list[float] = []
-        names: list[str] = []
-        if not len(given):
-            return masks, scores, names
+    def _automatic(self, photo: np.ndarray) -> list[_Found]:
+        assert self._generator is not None
+        return [
+            _Found(
+                each["segmentation"],
+                each["class_score"] * each["predicted_iou"],
+                each["class_name"],
+            )
+            for each in self._generator.generate(photo)
+        ]
+
+    def _in_boxes(self, record: dict[str, Any]) -> list[_Found]:
+        assert self.boxes is not None
+        photo, given = record["photo"], self.boxes.get(record["image_id"])
+        result: list[_Found] = []
+        if given is None or not len(given):
+            return result
         height, width = photo.shape[:2]
-        given = np.concatenate(
-            [given[:, :4].clip(0, [width, height, width, height]), given[:, 4:]], axis=1
-        )
+        corners = given[:, :4].clip(0, [width, height, width, height]).astype(np.float32)
         self.predictor.set_image(photo)
         for start in range(0, len(given), self.boxes_per_batch):
-            part = given[start : start + self.boxes_per_batch]
-            found, ious, _, named = self.predictor.predict_batch(
-                boxes=part[:, :4], multimask_output=False, classes=self.classes
+            part = slice(start, start + self.boxes_per_batch)
+            masks, ious, _, named = self.predictor.predict_batch(
+                boxes=corners[part], multimask_output=False, classes=self.classes
             )
-            best: list[NamedScore] = [of_box[0] for of_box in named]
-            masks += [encode_mask(mask, "coco_rle") for mask in found[:, 0].cpu().numpy()]
-            products = ious[:, 0].float().cpu().numpy() * part[:, 4] * [x.score for x in best]
-            scores += products.tolist()
-            names += [x.name for x in best]
-        return masks, scores, names
+            rows = zip(
+                masks[:, 0].cpu().numpy(), ious[:, 0].tolist(), given[part, 4], named, strict=True
+            )
+            for mask, iou, of_box, (best,) in rows:
+                score = iou * float(of_box) * best.score
+                result.append(_Found(encode_mask(mask, "coco_rle"), score, best.name))
+        return result

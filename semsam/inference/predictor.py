@@ -82,7 +82,7 @@ class SemSamPredictor:
         if min_size is not None:
             self.photo_format = replace(self.photo_format, min_size=min_size, max_size=None)
         self._features: dict[str, Any] | None = None
-        self._class_names: tuple[tuple[str, ...], ClassNames] | None = None
+        self._class_names: tuple[tuple[str, ...] | Classifier, ClassNames] | None = None
         self._image_size = self._input_size = (0, 0)
 
     @classmethod
@@ -263,13 +263,13 @@ class SemSamPredictor:
                 rest is stuff. All if None.
 
         Returns:
-            What ``Naming.segment`` gives in the image's frame: ``sem_seg`` (C, H, W), ``instances``
+            What ``Naming.segment`` gives in the image's frame: ``sem_seg`` (H, W), ``instances``
             and ``panoptic_seg``; and ``names``, the C classes.
 
         Raises:
             RuntimeError: if no image is set.
-            ValueError: if the model does not segment images without prompts, ``things`` has a name
-                that is no class, or as in ``predict``.
+            ValueError: if the model does not segment images without prompts, the classes are of
+                parts, ``things`` has a name that is no class, or as in ``predict``.
         """
         features = self._check_state()
         model: Any = self.model
@@ -280,13 +280,16 @@ class SemSamPredictor:
                 "(MODEL.DECODER.NUM_QUERIES) and MODEL.NAMING.VOCABULARIES"
             )
         named = self.class_names(classes)
+        if named.parts:
+            raise ValueError("a whole image is segmented by names of things, not of their parts")
         names = named.names
-        if unknown := sorted(set(things or ()) - set(names)):
+        countable = set(names if things is None else things)
+        if unknown := sorted(countable - set(names)):
             raise ValueError(f"things that are none of the classes: {', '.join(unknown)}")
         height, width = self._image_size
         record = {
             "vocabulary": named.vectors,
-            "is_thing": [things is None or name in things for name in names],
+            "is_thing": [name in countable for name in names],
             "height": height,
             "width": width,
         }
@@ -295,17 +298,19 @@ class SemSamPredictor:
             return {**naming.segment(output, 0, self._input_size, record), "names": names}
 
     def class_names(self, classes: Classes | ClassNames) -> ClassNames:
-        """The classes, ready to name masks; a list that was given last is not encoded again.
+        """The classes, ready to name masks; the list or classifier given last is so already.
 
         Raises:
-            ValueError: as ``ClassNames``.
+            ValueError: as ``ClassNames``, or if they were made for another model.
             FileNotFoundError: as ``ClassNames``.
         """
         if isinstance(classes, ClassNames):
+            if classes.model is not self.model:
+                raise ValueError("these ClassNames were made for another model: make new ones")
             return classes
-        if isinstance(classes, Classifier | str | Path):
+        if isinstance(classes, str | Path):
             return ClassNames(self.model, classes)
-        key = tuple(classes)
+        key = classes if isinstance(classes, Classifier) else tuple(classes)
         if self._class_names is None or self._class_names[0] != key:
             self._class_names = (key, ClassNames(self.model, key))
         return self._class_names[1]

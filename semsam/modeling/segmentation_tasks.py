@@ -11,18 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: Scores of classes at pixels that are held at once: 64 MiB of float32.
+CHUNK = 2**24
 
-def semantic_scores(probabilities: Tensor, mask_logits: Tensor) -> Tensor:
-    """How much each class is seen at each pixel.
+
+def semantic_classes(probabilities: Tensor, mask_logits: Tensor, chunk: int = CHUNK) -> Tensor:
+    """The class of each pixel: the one that is seen most, over all queries.
 
     Args:
         probabilities: (Q, C) of each query's classes.
         mask_logits: (Q, H, W).
+        chunk: scores that are held at once; 20,000 classes of a whole photo would fill 20 GiB.
 
     Returns:
-        (C, H, W); the greatest is the pixel's class.
+        (H, W) int64.
     """
-    return torch.einsum("qc,qhw->chw", probabilities, mask_logits.sigmoid())
+    weights = probabilities.T
+    parts = mask_logits.flatten(1).split(max(chunk // len(weights), 1), dim=1)
+    # Half a digit decides between like names: not in the precision of mixed training.
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        found = [(weights @ part.sigmoid()).argmax(dim=0) for part in parts]
+    return torch.cat(found).view(mask_logits.shape[1:])
 
 
 def top_instances(probabilities: Tensor, mask_logits: Tensor, number: int) -> dict[str, Tensor]:
@@ -58,7 +67,8 @@ def panoptic_segments(
     """Give each pixel to one segment or to none.
 
     Queries compete for pixels with the product of class and mask probability. One that keeps less
-    than ``overlap_threshold`` of its mask is dropped; stuff of one class is one segment.
+    than ``overlap_threshold`` of its mask is dropped (the originals count pixels that it wins
+    outside its mask, too); stuff of one class is one segment.
 
     Args:
         probabilities: (Q, C) of each query's classes; what a row lacks to 1 is "nothing".

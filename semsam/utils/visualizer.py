@@ -5,6 +5,7 @@ Plain arrays in and out; coordinates are pixels of the photo whatever the size o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import cache
 
@@ -19,6 +20,11 @@ Color = tuple[int, int, int]
 _CLICK_COLORS: dict[int, Color] = {1: (46, 204, 113), 0: (231, 76, 60)}
 _WHITE, _INK = (255, 255, 255), (24, 24, 28)
 _GAP = 12
+#: Fonts that machines have, with letters that Pillow's own, which knows English, lacks.
+_MORE_FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf"),
+    *("NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "PingFang.ttc", "msyh.ttc"),
+)
 #: How far from its place a label may go, in heights of its plate.
 _LABEL_REACH = 3
 
@@ -193,7 +199,7 @@ class Visualizer:
     def _draw_label(self, text: str, anchor: np.ndarray, centre: bool) -> None:
         """White text on a dark plate, inside the picture, if there is room near the anchor."""
         height, width = self.image.shape[:2]
-        font = _font(max(11, 5 * self.line + 8))
+        font = _font(max(11, 5 * self.line + 8), text)
         left, top, right, bottom = font.getbbox(text)
         pad = 4
         plate_w, plate_h = int(right - left) + 2 * pad, int(bottom - top) + 2 * pad
@@ -312,7 +318,7 @@ def draw_grid(panels: Sequence[np.ndarray], captions: Sequence[str], columns: in
 def _captioned_row(panels: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
     """Panels of one size on white, a caption under each."""
     height, width = panels[0].shape[:2]
-    font = _font(max(14, round(height / 18)))
+    font = _font(max(14, round(height / 18)), "".join(captions))
     wrapped = [_wrap(caption, font, width) for caption in captions]
     lines = max(text.count("\n") + 1 for text in wrapped)
     band = round((0.6 + 1.3 * lines) * font.size)
@@ -351,9 +357,26 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
     return np.clip(values + 0.5, 0, 255).astype(np.uint8)
 
 
+def _font(size: int, text: str) -> ImageFont.FreeTypeFont:
+    """Pillow's own scalable font, or one of the machine's that has more of the text's letters."""
+    own, letters = _fonts(size)[0], set(text)
+    if not _missing(own, letters):
+        return own
+    return min(_fonts(size), key=lambda font: _missing(font, letters))
+
+
+def _missing(font: ImageFont.FreeTypeFont, letters: set[str]) -> int:
+    """How many letters the font draws as it draws what is no letter."""
+    none = bytes(font.getmask("\uffff"))
+    return sum(not letter.isspace() and bytes(font.getmask(letter)) == none for letter in letters)
+
+
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own scalable font."""
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
+def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
+    own = ImageFont.load_default(size)
+    assert isinstance(own, ImageFont.FreeTypeFont)
+    fonts = [own]
+    for name in _MORE_FONTS:
+        with contextlib.suppress(OSError):
+            fonts.append(ImageFont.truetype(name, size))
+    return fonts

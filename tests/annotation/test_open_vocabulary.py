@@ -8,6 +8,7 @@ from semsam.annotation.records import MaskedPhoto
 from semsam.config import get_cfg
 from semsam.inference import SemSamPredictor
 from semsam.modeling import build_model
+from semsam.modeling.text.classifier import Classifier
 from tests.tiny import perturb, tiny_ovsam_cfg
 
 from .models import write_clip
@@ -78,16 +79,24 @@ def test_a_mask_that_fits_no_class_well_is_given_none(predictor):
     assert labels.regions[0]["class_proposals"]
 
 
-def test_the_configuration_names_a_trained_model_and_classes(trained, predictor, tmp_path):
+@pytest.fixture
+def wanted(trained, tmp_path):
+    """A configuration of the labeller; its classes are to be named."""
     cfg, model = trained
     (tmp_path / "model.yaml").write_text(cfg.dump())
     torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
-    (tmp_path / "names.txt").write_text("\n".join(CLASSES))
     wanted = get_cfg()
     wanted.MODEL.DEVICE = "cpu"
     wanted.ANNOTATION.LABELERS = ["OpenVocabularyLabeler"]
     node = wanted.ANNOTATION.OPEN_VOCABULARY
     node.MODEL, node.WEIGHTS = str(tmp_path / "model.yaml"), str(tmp_path / "model.pth")
+    return wanted
+
+
+def test_the_configuration_names_a_trained_model_and_classes(wanted, trained, predictor, tmp_path):
+    _, model = trained
+    node = wanted.ANNOTATION.OPEN_VOCABULARY
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES))
     expected = OpenVocabularyLabeler(predictor, CLASSES).label([photo(*BOXES)])
     classifier = tmp_path / "classes.safetensors"
     model.region_heads["TextClassHead"].encode_classes(CLASSES).save(classifier)
@@ -95,3 +104,28 @@ def test_the_configuration_names_a_trained_model_and_classes(trained, predictor,
         node.CLASSES = classes
         (labeler,) = build_labelers(wanted)
         assert labeler.label([photo(*BOXES)]) == expected
+
+
+def test_classes_that_cannot_be_used_are_refused_before_any_photo(wanted, predictor, tmp_path):
+    foreign = Classifier(("dog",), torch.ones(1, 1, 16), "other-clip@0123")
+    foreign.save(tmp_path / "foreign.safetensors")
+    for classes, message in (
+        ([], "the vocabulary has no name"),
+        ([str(tmp_path / "foreign.safetensors")], r"foreign\.safetensors': .*other-clip.* 'clip"),
+        (["dog\ncat"], "class 0 has a line break"),
+    ):
+        wanted.ANNOTATION.OPEN_VOCABULARY.CLASSES = classes
+        with pytest.raises(ValueError, match=message):
+            build_labelers(wanted)
+    with pytest.raises(ValueError, match="class 1 is called 'dog', as class 0 is"):
+        OpenVocabularyLabeler(predictor, ["dog", "dog"])
+
+
+def test_masks_are_named_among_twenty_thousand_classes(predictor):
+    names = tuple(map(str, range(20_000)))
+    weights = torch.nn.functional.normalize(torch.randn(20_000, 1, 16), dim=-1)
+    classifier = Classifier(
+        names, weights, predictor.model.region_heads["TextClassHead"].text_encoder
+    )
+    (labels,) = OpenVocabularyLabeler(predictor, classifier).label([photo(*BOXES)])
+    assert all(len(region["class_proposals"]) == 3 for region in labels.regions)

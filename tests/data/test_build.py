@@ -69,6 +69,17 @@ def test_a_bad_row_is_logged_and_replaced_and_the_others_stay(images, caplog, wo
         assert "row skipped (1 of" in caplog.text
 
 
+def test_a_bad_row_is_replaced_by_one_of_its_own_dataset(images, tmp_path):
+    few = write_images(tmp_path / "few", 2)
+    (few / "image_0.jpg").write_bytes(b"damaged")
+    cfg = make_cfg(images)
+    cfg.DATASETS.TRAIN = (f"sa1b_folder://{images}", f"sa1b_folder://{few}")
+    cfg.DATASETS.TRAIN_SHARES = (1, 1)
+    cfg.DATALOADER.MAX_BAD_FRACTION = 1.0
+    files = [r["file_name"] for batch in islice(build_train_loader(cfg), 6) for r in batch]
+    assert sum(str(few) in file for file in files) == 6
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.05, 1.0])
 def test_too_many_bad_rows_stop_training(images, fraction):
     for image in images.glob("*.jpg"):

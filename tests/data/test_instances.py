@@ -138,22 +138,11 @@ def test_any_json_is_a_dataset_whose_photos_lie_beside_it_or_where_it_is_said(tm
     assert MetadataCatalog.get(f"coco_json://{tmp_path}/own.json").thing_classes == ["cat", "dog"]
 
 
-def test_parts_are_called_by_whole_and_part(tmp_path):
-    categories = [{"id": 1, "name": "dog:head"}, {"id": 2, "name": "dog"}]
-    write_truth(tmp_path / "val.json", [item(1, 1, 1)], categories)
-    name = f"parts://{tmp_path}/val.json?images={tmp_path}/photos"
-    assert DatasetCatalog.get(name)[0]["file_name"] == str(tmp_path / "photos" / "1.jpg")
-    assert MetadataCatalog.get(name).category_groups == {"AP parts": [0], "AP wholes": [1]}
-    write_truth(tmp_path / "val.json", [item(1, 1, 9)])
-    with pytest.raises(ValueError, match="no category is called"):
-        DatasetCatalog.get(name)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"category_id": 5}, "annotation 1 of the list: KeyError: 5"),
-        ({"image_id": 8}, "annotation 1 of the list: KeyError: 8"),
+        ({"category_id": 5}, "annotation 1 of the list: ValueError: there is no category 5"),
+        ({"image_id": 8}, "annotation 1 of the list: ValueError: there is no image 8"),
     ],
 )
 def test_a_damaged_row_is_named(tmp_path, change, message):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import semsam.data.mappers  # noqa: F401  (fills the registry)
 from semsam.config import get_cfg
@@ -24,6 +25,13 @@ from semsam.data.datasets.visual_genome import load_visual_genome
 from semsam.data.records import BadRecordError, decode_labels
 from semsam.evaluation import build_evaluator
 from semsam.structures import Instances
+from tests.data.joint_files import (
+    write_ade20k,
+    write_objects365,
+    write_paco,
+    write_partimagenet,
+    write_pascal_part,
+)
 from tests.data.region_files import (
     make_object,
     make_ref,
@@ -88,11 +96,34 @@ def coco(scheme):
     return name
 
 
+def joint(scheme, write):
+    def name(folder):
+        write(folder / scheme)
+        return f"{scheme}://{folder / scheme}?split=train"
+
+    return name
+
+
+def ade20k(folder):
+    labels = np.arange(40 * 60, dtype=np.uint8).reshape(SIZE) % 7
+    write_photo(folder / "images" / "validation" / "a.jpg")
+    (folder / "annotations" / "validation").mkdir(parents=True)
+    Image.fromarray(labels).save(folder / "annotations" / "validation" / "a.png")
+    return f"ade20k://{folder}?split=validation"
+
+
 SOURCES = {
     "sa1b": sa1b,
     "visual genome": visual_genome,
     "refcoco": refcoco,
     "objects": parts,
+    "ade20k labels": ade20k,
+    "ade20k panoptic": joint("ade20k_panoptic", write_ade20k),
+    "paco": joint("paco", lambda folder: write_paco(folder, folder.parent / "coco")),
+    "pascal part": joint("pascal_part", write_pascal_part),
+    "partimagenet": joint("partimagenet", write_partimagenet),
+    "objects365": joint("objects365", write_objects365),
+    "objects365 boxes": joint("objects365_boxes", write_objects365),
     "coco panoptic": coco("coco_panoptic_seg"),
     "coco interactive": coco("coco_panoptic"),
     "coco instances": coco("coco_instances"),

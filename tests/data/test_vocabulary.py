@@ -1,8 +1,13 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 
+from semsam.data import MetadataCatalog
 from semsam.data.vocabulary import read_names, read_vocabulary
+
+COCO_ROOT = Path(os.environ.get("SEMSAM_DATA", "../shared/data")) / "coco"
 
 
 def test_lines_of_a_text_file_are_names(tmp_path):
@@ -47,3 +52,36 @@ def test_a_vocabulary_without_a_name_is_rejected():
 def test_a_missing_vocabulary_is_named():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
         read_vocabulary(["nowhere.txt"])
+
+
+def test_a_dataset_is_a_list_of_its_classes():
+    assert len(read_names("ade20k_val")) == 150
+    with pytest.raises(ValueError, match="'sa1b_tsv_train' has no classes"):
+        read_names("sa1b_tsv_train")
+
+
+def test_names_of_files_stand_among_names_but_those_of_a_classifier_do_not(tmp_path):
+    path = tmp_path / "names.json"
+    path.write_text('["cat", "dog"]')
+    assert read_vocabulary(["sky", str(path), "cat"]) == ["sky", "cat", "dog"]
+    with pytest.raises(ValueError, match=r"'coco\.safetensors' .* stands alone"):
+        read_vocabulary(["sky", "coco.safetensors"])
+
+
+@pytest.mark.parametrize("table", ["ade20k", "camvid", "cityscapes"])
+def test_a_table_has_the_classes_of_its_data_set_in_their_order(table):
+    assert read_names(table) == list(MetadataCatalog.get(f"{table}_val").stuff_classes)
+
+
+@pytest.mark.parametrize(
+    ("table", "scheme", "key"),
+    [
+        ("coco", "coco_instances", "thing_classes"),
+        ("coco_panoptic", "coco_panoptic_seg", "stuff_classes"),
+    ],
+)
+def test_tables_of_coco_have_the_classes_of_its_files_in_their_order(table, scheme, key):
+    if not COCO_ROOT.is_dir():
+        pytest.skip(f"no COCO in {COCO_ROOT}; see SEMSAM_DATA")
+    metadata = MetadataCatalog.get(f"{scheme}://{COCO_ROOT}?split=val2017")
+    assert read_names(table) == list(metadata.get(key))

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -16,6 +17,9 @@ from semsam.utils.file_io import write_json
 DATA_ROOT = Path(os.environ.get("SEMSAM_DATA", "../shared/data"))
 COCO_ROOT = DATA_ROOT / "coco"
 SIZE = (40, 60)
+needs_coco = pytest.mark.skipif(
+    not COCO_ROOT.is_dir(), reason=f"no COCO in {COCO_ROOT}; see SEMSAM_DATA"
+)
 
 
 def box_mask(x, y, width, height, size=SIZE):
@@ -73,6 +77,20 @@ def perfect(record):
     truth = decode_annotations(record, size)
     number = len(truth.classes)
     return instances(truth.masks.decode(), [0.9] * number, truth.classes, size)
+
+
+def perturbed(record, rng, num_classes=80):
+    """Objects of the truth, moved, some of them missing or of another class."""
+    size = record["height"], record["width"]
+    truth = decode_annotations(record, size)
+    masks = [np.roll(m, rng.integers(-8, 9, 2), axis=(0, 1)) for m in truth.masks.decode()]
+    kept = [i for i in range(len(masks)) if rng.random() > 0.1]
+    classes = np.where(
+        rng.random(len(masks)) < 0.2, rng.integers(0, num_classes, len(masks)), truth.classes
+    )
+    # Rounded, so that there are ties.
+    scores = rng.random(len(kept)).round(2)
+    return instances([masks[i] for i in kept], scores, classes[kept], size)
 
 
 def feed(evaluator, records, find=perfect):

@@ -1,5 +1,4 @@
 import json
-from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -11,22 +10,20 @@ from pycocotools.cocoeval import COCOeval
 
 from semsam.config import get_cfg
 from semsam.data import DatasetCatalog, MetadataCatalog
-from semsam.data.records import decode_annotations
 from semsam.evaluation import build_evaluator
-from semsam.evaluation.average_precision import MAX_DETECTIONS_LVIS, match_objects
 from semsam.evaluation.instance_seg import COCOEvaluator, evaluator_arguments
 from semsam.structures import Boxes
 from semsam.utils.file_io import write_json
 
 from .coco_files import (
     COCO_ROOT,
-    SIZE,
     annotation,
     box_mask,
     encode,
     feed,
     instances,
-    perfect,
+    needs_coco,
+    perturbed,
     write_coco_json,
 )
 
@@ -35,9 +32,6 @@ CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
 #: By rising id of the json: 0 is the cat.
 IDS = {0: 3, 1: 7}
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-needs_coco = pytest.mark.skipif(
-    not COCO_ROOT.is_dir(), reason=f"no COCO in {COCO_ROOT}; see SEMSAM_DATA"
-)
 
 
 @pytest.fixture
@@ -57,21 +51,21 @@ def evaluator(truth, tmp_path):
     return COCOEvaluator(truth, IDS, ["cat", "dog"], prediction_file=file)
 
 
+def test_objects_without_masks_are_compared_by_boxes(tmp_path):
+    objects = [annotation(0, 1, 3, CAT), annotation(1, 1, 7, DOG)]
+    for row in objects:
+        del row["segmentation"]
+    truth = write_coco_json(tmp_path / "truth.json", objects, CATEGORIES)
+    evaluator = COCOEvaluator(truth, IDS, ["cat", "dog"])
+    process(evaluator, 1, [CAT, DOG], [0.9, 0.8], [0, 1])
+    results = evaluator.evaluate()
+    assert set(results) == {"bbox"}
+    assert round(results["bbox"]["AP"], 6) == 100
+
+
 def process(evaluator, image_id, *args):
     record = {"image_id": image_id, "file_name": f"{image_id}.jpg"}
     evaluator.process([record], [{"instances": instances(*args)}])
-
-
-def perturbed(record, rng):
-    """Objects of the truth, moved, some of them missing or of another class."""
-    size = record["height"], record["width"]
-    truth = decode_annotations(record, size)
-    masks = [np.roll(m, rng.integers(-8, 9, 2), axis=(0, 1)) for m in truth.masks.decode()]
-    kept = [i for i in range(len(masks)) if rng.random() > 0.1]
-    classes = np.where(rng.random(len(masks)) < 0.2, rng.integers(0, 80, len(masks)), truth.classes)
-    # Rounded, so that there are ties.
-    scores = rng.random(len(kept)).round(2)
-    return instances([masks[i] for i in kept], scores, classes[kept], size)
 
 
 @needs_coco
@@ -265,85 +259,6 @@ def test_ranks_agree_on_the_numbers_of_all_images(truth, tmp_path):
     results = torch.load(tmp_path / "0.pt")
     assert results == torch.load(tmp_path / "1.pt")
     assert results["segm"]["AP-cat"] == pytest.approx(100)
-
-
-def federated(objects, found, **of_images):
-    """AP of class 1 by LVIS's rules."""
-    images = [{"id": 1, "height": SIZE[0], "width": SIZE[1], **of_images}]
-    categories = [{"id": number, "name": str(number), "frequency": "r"} for number in (1, 2)]
-    truth = {"images": images, "annotations": objects, "categories": categories}
-    rows = [
-        {**annotation(0, 1, number, mask), "score": score}
-        for number, mask, score in deepcopy(found)
-    ]
-    return match_objects(truth, rows, "segm", federated=True)[:, :, 0, 0].mean()
-
-
-def test_what_is_found_of_a_class_that_was_not_searched_costs_nothing():
-    objects, found = [annotation(1, 1, 1, CAT)], [(1, CAT, 0.5), (2, DOG, 0.9)]
-    assert federated(objects, found) == pytest.approx(1)
-
-
-def test_a_surplus_object_costs_unless_its_class_was_not_marked_exhaustively():
-    objects, found = [annotation(1, 1, 1, CAT)], [(1, CAT, 0.5), (1, DOG, 0.9)]
-    assert federated(objects, found) == pytest.approx(0.5)
-    assert federated(objects, found, not_exhaustive_category_ids=[1]) == pytest.approx(1)
-
-
-def test_an_image_without_objects_counts_for_the_classes_that_it_is_known_to_lack():
-    images = [
-        {"id": 1, "height": SIZE[0], "width": SIZE[1]},
-        {"id": 2, "height": SIZE[0], "width": SIZE[1], "neg_category_ids": [1]},
-        {"id": 3, "height": SIZE[0], "width": SIZE[1]},
-    ]
-    categories = [{"id": 1, "name": "cat", "frequency": "f"}]
-    truth = {"images": images, "annotations": [annotation(1, 1, 1, CAT)], "categories": categories}
-    rows = [{**annotation(0, image, 1, CAT), "score": image / 10} for image in (1, 2, 3)]
-    precision = match_objects(truth, rows, "segm", federated=True)
-    assert precision[:, :, 0, 0].mean() == pytest.approx(0.5)
-
-
-def test_three_hundred_objects_an_image_count_whatever_their_class():
-    assert MAX_DETECTIONS_LVIS == 300
-    objects = [annotation(1, 1, 1, CAT)]
-    others = [(2, DOG, 0.9)] * 299
-    assert federated(objects, [*others, (1, CAT, 0.5)]) == pytest.approx(1)
-    assert federated(objects, [*others, (2, DOG, 0.9), (1, CAT, 0.5)]) == 0
-
-
-@needs_coco
-def test_real_photos_in_lvis_s_layout_are_evaluated_by_frequency(tmp_path):
-    source = json.loads((COCO_ROOT / "annotations" / "instances_val2017.json").read_text())
-    images = source["images"][:12]
-    here = {image["id"] for image in images}
-    objects = [a for a in source["annotations"] if a["image_id"] in here and not a["iscrowd"]]
-    used = sorted({a["category_id"] for a in objects})
-    categories = [
-        {"id": number, "name": f"class_{number}", "frequency": "rcf"[i % 3]}
-        for i, number in enumerate(used)
-    ]
-    for image in images:
-        del image["file_name"]
-        image["coco_url"] = f"http://images.cocodataset.org/val2017/{image['id']:012}.jpg"
-        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
-    write_json(
-        tmp_path / "lvis" / "lvis_v1_minival.json",
-        {"images": images, "annotations": objects, "categories": categories},
-    )
-    name = f"lvis://{tmp_path}/lvis?split=v1_minival&images={COCO_ROOT}"
-    cfg = get_cfg()
-    cfg.OUTPUT_DIR = str(tmp_path)
-    rare = set(MetadataCatalog.get(name).category_groups["APr"])
-
-    def without_rare(record):
-        found = perfect(record)
-        return found[torch.tensor([number not in rare for number in found.pred_classes.tolist()])]
-
-    results = feed(build_evaluator(cfg, name), DatasetCatalog.get(name), without_rare)["segm"]
-    assert results["APr"] == 0
-    assert results["APc"] == results["APf"] == pytest.approx(100)
-    assert results["AP"] == pytest.approx(100 * (1 - len(rare) / len(used)))
-    assert not any(metric.startswith("AP-") for metric in results)
 
 
 def test_parts_and_wholes_have_a_mean_each(tmp_path):

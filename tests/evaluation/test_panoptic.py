@@ -1,4 +1,6 @@
+import json
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,6 +190,51 @@ def test_of_segments_of_real_photos_that_are_left_out_each_costs_half(photos):
     things = (np.arange(133) < 80)[total > 0]
     assert results["PQ_th"] == pytest.approx(quality[things].mean())
     assert results["RQ_st"] == pytest.approx(quality[~things].mean())
+
+
+def test_numbers_on_real_photos_equal_those_of_another_implementation(photos, tmp_path):
+    panoptic = pytest.importorskip("hotcoco.panoptic", reason="hotcoco is not installed")
+    truth = COCO_ROOT / "annotations" / "panoptic_val2017.json"
+    metadata = MetadataCatalog.get(f"coco_panoptic_seg://{COCO_ROOT}?split=val2017")
+    numbers = {
+        **metadata.thing_dataset_id_to_contiguous_id,
+        **metadata.stuff_dataset_id_to_contiguous_id,
+    }
+    ids_of_json = {number: category for category, number in numbers.items()}
+    evaluator, pairs = photos
+    evaluator.reset()
+    rng, rows = np.random.default_rng(0), []
+    (tmp_path / "found").mkdir()
+    for record, ids in pairs:
+        found, left = np.roll(ids, rng.integers(-9, 10, 2), axis=(0, 1)), []
+        for segment in record["segments_info"]:
+            if rng.random() < 0.1:
+                found[found == segment["id"]] = 0
+            elif rng.random() < 0.1:
+                left.append({"id": segment["id"], "category_id": int(rng.integers(133))})
+            else:
+                left.append({"id": segment["id"], "category_id": segment["category_id"]})
+        evaluator.process([record], [{"panoptic_seg": (found, left)}])
+        name = Path(record["pan_seg_file_name"]).name
+        colors = np.stack([found >> shift & 255 for shift in (0, 8, 16)], axis=-1)
+        Image.fromarray(colors.astype(np.uint8)).save(tmp_path / "found" / name)
+        told = [{**s, "category_id": ids_of_json[s["category_id"]]} for s in left]
+        rows.append({"image_id": record["image_id"], "file_name": name, "segments_info": told})
+    results = evaluator.evaluate()["panoptic_seg"]
+    (tmp_path / "found.json").write_text(json.dumps({"annotations": rows}))
+    theirs = panoptic.PanopticEval(
+        truth,
+        tmp_path / "found.json",
+        gt_folder=COCO_ROOT / "panoptic_val2017",
+        pred_folder=tmp_path / "found",
+    )
+    theirs.evaluate()
+    expected = theirs.results()
+    for group, suffix in (("All", ""), ("Things", "_th"), ("Stuff", "_st")):
+        for metric in ("PQ", "SQ", "RQ"):
+            value = 100 * expected[group][metric.lower()]
+            assert results[f"{metric}{suffix}"] == pytest.approx(value, abs=1e-6)
+    assert 20 < results["PQ"] < 90
 
 
 @pytest.mark.skipif(not COCO_ROOT.is_dir(), reason=f"no COCO in {COCO_ROOT}; see SEMSAM_DATA")

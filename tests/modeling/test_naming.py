@@ -3,9 +3,10 @@ import torch
 from torch.nn import functional as F
 
 from semsam.modeling import build_model
+from semsam.modeling.naming import Naming
 from semsam.modeling.text.classifier import Classifier
 from semsam.structures import ImageList
-from tests.tiny import perturb, tiny_cfg, training_record
+from tests.tiny import Largest, perturb, tiny_cfg, training_record
 
 NAMES = ("cat", "dog", "sky")
 
@@ -85,8 +86,9 @@ def test_an_image_without_prompts_is_segmented_by_the_names_of_its_vocabulary(mo
             {**record, "vocabulary": "more"},
         ]
     )
-    assert first["sem_seg"].shape == (3, 96, 100)
-    assert second["sem_seg"].shape == (2, 96, 100)
+    assert first["sem_seg"].shape == second["sem_seg"].shape == (96, 100)
+    assert first["sem_seg"].max() <= 2
+    assert second["sem_seg"].max() <= 1
     instances = first["instances"]
     assert instances.pred_masks.shape == (len(instances), 96, 100)
     assert set(instances.pred_classes.tolist()) <= {0, 1}
@@ -96,13 +98,18 @@ def test_an_image_without_prompts_is_segmented_by_the_names_of_its_vocabulary(mo
     assert set(ids.unique().tolist()) - {0} == {segment["id"] for segment in segments}
 
 
-def test_names_of_parts_are_learned_in_their_own_space(tmp_path):
-    torch.manual_seed(0)
+def parts_cfg(tmp_path, names):
     cfg = named_cfg(tmp_path)
     cfg.MODEL.TEXT_CLASS.PARTS = True
-    cfg.MODEL.NAMING.PARTS = ["more"]
-    model = build_model(cfg).train()
-    losses = model([named_record(vocabulary="more")])
+    file = write_vocabulary(tmp_path / "parts.safetensors", names)
+    cfg.MODEL.NAMING.VOCABULARIES = [*cfg.MODEL.NAMING.VOCABULARIES, f"parts:{file}"]
+    return cfg
+
+
+def test_names_of_parts_are_learned_in_their_own_space(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(parts_cfg(tmp_path, ("bus:wheel", "bus:door"))).train()
+    losses = model([named_record(vocabulary="parts")])
     assert losses["loss_contrastive"].item() == 0
     assert losses["loss_contrastive_part"].item() > 0
     # What else is in the image is not annotated: it is not asked for everything.
@@ -111,6 +118,32 @@ def test_names_of_parts_are_learned_in_their_own_space(tmp_path):
     projections = model.region_heads.TextClassHead.projections
     assert projections.part.weight.grad.any()
     assert projections.whole.weight.grad is None or not projections.whole.weight.grad.any()
+
+
+def test_wholes_and_parts_of_one_vocabulary_go_to_two_spaces(tmp_path):
+    model = build_model(parts_cfg(tmp_path, ("bus", "bus:wheel")))
+    instances = named_record()["instances"]
+    model.naming.name(instances, {"vocabulary": "parts"})
+    vectors = model.naming.vectors_parts
+    assert instances.gt_classes.tolist() == [0, 1, 0]
+    zero = torch.zeros(16)
+    for place, (whole, part) in enumerate([(vectors[0], zero), (zero, vectors[1])]):
+        torch.testing.assert_close(instances.gt_text_embeddings[place], whole)
+        torch.testing.assert_close(instances.gt_part_embeddings[place], part)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"is_thing": [True] * 3}, "2 names, 1 of parts, the data set of 'a.jpg' 3 classes"),
+        ({"is_part": [True, True]}, "2 classes, 2 of parts: tools/build_classifier.py takes"),
+    ],
+)
+def test_a_vocabulary_has_to_fit_its_data_set(tmp_path, classes, message):
+    model = build_model(parts_cfg(tmp_path, ("bus", "bus:wheel")))
+    record = {"vocabulary": "parts", "file_name": "a.jpg", **classes}
+    with pytest.raises(ValueError, match=message):
+        model.naming.name(named_record()["instances"], record)
 
 
 @torch.no_grad()
@@ -124,6 +157,12 @@ def test_probabilities_are_a_softmax_over_names_and_nothing(model):
     embedding = output.text.embeddings[0, 0, 2]
     cosine = embedding @ F.normalize(model.naming.no_object, dim=0)
     torch.testing.assert_close(logits[0, 2, 3], cosine * output.text.logit_scale)
+
+
+def test_an_image_without_prompts_and_vocabulary_is_an_error_that_names_it(model):
+    record = {"image": named_record()["image"], "file_name": "a.jpg"}
+    with pytest.raises(ValueError, match=r"record 0 \(a\.jpg\) .*vocabulary=.*of pets, more"):
+        model.eval()([record])
 
 
 def test_a_vocabulary_that_is_not_there_is_named(model):
@@ -144,9 +183,11 @@ def test_what_naming_builds_on_is_asked_for(tmp_path):
     cfg.MODEL.TEXT_CLASS.PREDICT_COSINE = True
     with pytest.raises(ValueError, match=r"PREDICT_COSINE of MODEL\.TEXT_CLASS to False"):
         build_model(cfg)
-    cfg = named_cfg(tmp_path)
-    cfg.MODEL.NAMING.PARTS = ["more"]
-    with pytest.raises(ValueError, match=r"needs MODEL\.TEXT_CLASS\.PARTS"):
+    cfg = parts_cfg(tmp_path, ("bus", "bus:wheel"))
+    cfg.MODEL.TEXT_CLASS.PARTS = False
+    with pytest.raises(
+        ValueError, match=r"parts\.safetensors': it has names of parts \('bus:wheel'\)"
+    ):
         build_model(cfg)
     cfg = named_cfg(tmp_path)
     cfg.MODEL.NAMING.VOCABULARIES = ["pets.safetensors"]
@@ -155,5 +196,61 @@ def test_what_naming_builds_on_is_asked_for(tmp_path):
     cfg = named_cfg(tmp_path)
     other = write_vocabulary(tmp_path / "other.safetensors", channels=8)
     cfg.MODEL.NAMING.VOCABULARIES = [*cfg.MODEL.NAMING.VOCABULARIES, f"other:{other}"]
-    with pytest.raises(ValueError, match=r"several sizes: \[8, 16\]"):
+    with pytest.raises(ValueError, match=r"other\.safetensors': .* 8 channels, .*EMBED_DIM is 16"):
         build_model(cfg)
+
+
+def test_a_vocabulary_of_another_text_encoder_is_an_error_that_names_both(tmp_path):
+    cfg = named_cfg(tmp_path)
+    cfg.MODEL.TEXT.MODEL = "openai/clip"
+    with pytest.raises(ValueError, match=r"pets\.safetensors': .*'letters'.* 'openai/clip'"):
+        build_model(cfg)
+    cfg.MODEL.TEXT.MODEL = ""
+    other = write_vocabulary(tmp_path / "other.safetensors", encoder="runes")
+    cfg.MODEL.NAMING.VOCABULARIES = [*cfg.MODEL.NAMING.VOCABULARIES, f"other:{other}"]
+    with pytest.raises(ValueError, match=r"'pets' .*'letters', 'other' with 'runes'"):
+        build_model(cfg)
+
+
+def test_vocabularies_that_do_not_fit_each_other_are_refused(tmp_path):
+    def classifier(channels):
+        return Classifier(("dog",), torch.ones(1, 1, channels), "letters")
+
+    with pytest.raises(ValueError, match=r"several sizes: \[8, 16\]"):
+        Naming({"one": classifier(8), "two": classifier(16)})
+    cfg = named_cfg(tmp_path)
+    cfg.MODEL.NAMING.VOCABULARIES = [cfg.MODEL.NAMING.VOCABULARIES[0]] * 2
+    with pytest.raises(ValueError, match="'pets' twice"):
+        build_model(cfg)
+
+
+def test_data_with_other_classes_than_their_vocabulary_are_refused(model):
+    record = named_record(vocabulary="more")
+    record["instances"].gt_classes[0] = 2
+    with pytest.raises(ValueError, match="a class 2, their vocabulary 'more' has 2 names: 0 to 1"):
+        model.train()([record])
+    image = {"image": record["image"], "vocabulary": "pets", "is_thing": [True, False]}
+    with pytest.raises(ValueError, match=r"2 classes, the vocabulary .* has 3"):
+        model.eval()([image])
+
+
+def test_a_vocabulary_of_twenty_thousand_classes_trains_and_segments(tmp_path):
+    names = [str(number) for number in range(20_000)]
+    cfg = named_cfg(tmp_path)
+    path = write_vocabulary(tmp_path / "many.safetensors", names)
+    cfg.MODEL.NAMING.VOCABULARIES = [f"many:{path}"]
+    torch.manual_seed(0)
+    model = perturb(build_model(cfg))
+    record = named_record(vocabulary="many")
+    record["instances"].gt_classes[0] = 19_999
+    losses = model.train()([record])
+    assert losses["loss_class_image"] > 0
+    assert losses["loss_contrastive"] > 0
+    image = {"image": record["image"], "height": 40, "width": 50, "vocabulary": "many"}
+    # Scores of each class at each pixel would be 40 million numbers.
+    with torch.no_grad(), Largest() as largest:
+        (found,) = model.eval()([image])
+    assert largest.numel <= 2**24
+    assert found["sem_seg"].shape == (40, 50)
+    assert found["sem_seg"].max() > 1000
+    assert len(found["instances"]) > 0

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from semsam.modeling.segmentation_tasks import panoptic_segments, semantic_scores, top_instances
+from semsam.modeling.segmentation_tasks import panoptic_segments, semantic_classes, top_instances
 
 THING, STUFF = 0, 1
 IS_THING = torch.tensor([True, False])
@@ -14,10 +14,19 @@ def halves():
     return logits
 
 
-def test_each_pixel_has_the_class_of_the_query_that_covers_it():
+@pytest.mark.parametrize("chunk", [1, 7, 2**24])
+def test_each_pixel_has_the_class_of_the_query_that_covers_it(chunk):
     probabilities = torch.tensor([[0.9, 0.0], [0.0, 0.8], [0.1, 0.1]])
-    classes = semantic_scores(probabilities, halves()).argmax(dim=0)
-    assert classes[0].tolist() == [THING] * 4 + [STUFF] * 4
+    classes = semantic_classes(probabilities, halves(), chunk)
+    assert classes.tolist() == [[THING] * 4 + [STUFF] * 4] * 4
+
+
+def test_pixels_are_classified_exactly_in_mixed_precision():
+    torch.manual_seed(0)
+    probabilities, logits = torch.rand(5, 30), torch.randn(5, 8, 9)
+    expected = torch.einsum("qc,qhw->chw", probabilities, logits.sigmoid()).argmax(dim=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(semantic_classes(probabilities, logits), expected)
 
 
 def test_instances_are_pairs_of_query_and_class_by_probability_and_mask():

@@ -13,7 +13,8 @@ from transformers import CLIPTokenizer
 
 from semsam.checkpoint.convert import semantic_sam_key
 from semsam.modeling.decoder.mask_dino import MaskDINODecoder
-from semsam.modeling.text.classifier import Classifier, class_scores, project_tokens, unit
+from semsam.modeling.region_heads.text_class import TextClassHead
+from semsam.modeling.text.classifier import Classifier, class_scores, unit
 from semsam.modeling.text.language_encoder import LanguageEncoder
 from semsam.structures import Prompts, box_cxcywh_to_xyxy
 
@@ -92,10 +93,33 @@ def test_class_heads_are_the_original_s(fixture, what):
     assert_close(output.mask_logits.flatten(1, 2), fixture["dec_out.pred_masks"])
     assert_close(output.scores, fixture["dec_out.pred_ious"])
     suffix = {"whole": "", "part": "_part"}[what]
+    head = class_head(fixture, output.num_masks)
+    text = head.complete(output).text
+    embeddings = {"whole": text.embeddings, "part": text.parts}[what].flatten(1, 2)
     expected = fixture[f"dec_out.pred_logits{suffix}"]
     classes = table(fixture["text.causal.emb"], expected.shape[-1])
-    tokens = project_tokens(output.tokens.flatten(1, 2), fixture[f"dec_state.class_embed{suffix}"])
-    assert_close(class_scores(tokens, classes, fixture["lang_state.logit_scale"].exp()), expected)
+    scale = fixture["lang_state.logit_scale"].exp()
+    assert_close(class_scores(embeddings, classes, scale), expected)
+
+
+@torch.no_grad()
+def class_head(fixture, num_masks):
+    """The head of Semantic-SAM, with the original's projections."""
+    weights = [fixture[f"dec_state.class_embed{suffix}"].T for suffix in ("", "_part")]
+    head = TextClassHead(
+        token_dim=weights[0].shape[1],
+        num_masks=num_masks,
+        first_token=0,
+        embed_dim=len(weights[0]),
+        num_layers=1,
+        parts=True,
+        semantic_tokens=False,
+        hypernetworks=False,
+        predict_cosine=False,
+    )
+    for name, weight in zip(("whole", "part"), weights, strict=True):
+        head.projections[name].weight.copy_(weight)
+    return head
 
 
 def decode(fixture):

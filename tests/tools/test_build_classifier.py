@@ -74,3 +74,9 @@ def test_what_is_there_is_not_overwritten(tool, clip, tmp_path, capsys):
         tool.main(["ade20k", str(out), "--encoder", clip])
     assert "is there already" in capsys.readouterr().err
     assert out.read_text() == "mine"
+
+
+def test_a_file_of_another_name_is_refused(tool, clip, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        tool.main(["ade20k", str(tmp_path / "out.bin"), "--encoder", clip])
+    assert "called NAME.safetensors" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from semsam.config import load_cfg
 from semsam.modeling import build_model
+from semsam.modeling.text.classifier import Classifier
 from tests.annotation.models import write_clip
 from tests.modeling.test_naming import named_cfg
 from tests.tiny import perturb, tiny_caption_cfg, tiny_ovsam_cfg, write_language_model
@@ -153,7 +154,9 @@ def test_what_is_asked_of_captions_needs_captions(tool, capsys):
     assert "go with --caption" in capsys.readouterr().err
 
 
-def test_masks_are_named_by_classes(tool, photos, tmp_path):
+@pytest.fixture
+def name(tool, photos, tmp_path):
+    """Run the command line on a click, with a tiny model that names masks."""
     cfg = tiny_ovsam_cfg(EMBED_DIM=16)
     cfg.MODEL.TEXT.MODEL = write_clip(tmp_path / "clip")
     run = tmp_path / "run"
@@ -161,16 +164,49 @@ def test_masks_are_named_by_classes(tool, photos, tmp_path):
     (run / "config.yaml").write_text(cfg.dump())
     torch.manual_seed(0)
     torch.save({"model": build_model(cfg).state_dict()}, run / "model_final.pth")
-    (tmp_path / "names.txt").write_text("dog\n\na wheel \n")
     opts = ["--model", run, "--output", tmp_path / "out", "--device", "cpu", "--point", 10, 20]
-    for classes in ("dog, a wheel", tmp_path / "names.txt"):
+
+    def call(classes):
         words = [photos / "a.jpg", "--classes", classes, *opts]
-        assert tool.main(tool.parse_args([str(word) for word in words])) == 0
+        return tool.main(tool.parse_args([str(word) for word in words]))
+
+    return call
+
+
+def test_masks_are_named_by_classes(tool, name, tmp_path):
+    (tmp_path / "names.txt").write_text("dog\n\na wheel \n")
+    for classes in ("dog, a wheel", tmp_path / "names.txt"):
+        assert name(classes) == 0
         found = json.loads((tmp_path / "out" / "a.json").read_text())["prompts"][0]["masks"]
         assert {mask["class_name"] for mask in found} <= {"dog", "a wheel"}
         assert all(0.5 <= mask["class_score"] <= 1 for mask in found)
     with pytest.raises(SystemExit):
         tool.parse_args(["a.jpg", "--output", "out", "--classes", "dog", "--caption"])
+
+
+def test_names_with_odd_characters_are_written_as_they_are(name, tmp_path):
+    odd = ["caf\u00e9", "\u72d7", "{}", '"quoted" %s', "\U0001f469\u200d\U0001f680"]
+    (tmp_path / "names.json").write_text(json.dumps(odd))
+    assert name(tmp_path / "names.json") == 0
+    found = json.loads((tmp_path / "out" / "a.json").read_text())["prompts"][0]["masks"]
+    assert {mask["class_name"] for mask in found} <= set(odd)
+
+
+def test_classes_that_cannot_be_used_are_an_error_in_one_line(name, tmp_path, capsys):
+    weights = torch.nn.functional.normalize(torch.randn(1, 1, 16), dim=-1)
+    foreign = tmp_path / "foreign.safetensors"
+    Classifier(("dog",), weights, "other-clip@0123").save(foreign)
+    for classes, message in (
+        ("", "--classes: the list of classes is empty"),
+        ("dog, cat, dog", "--classes: class 2 is called 'dog', as class 0 is"),
+        (tmp_path / "none.txt", "none.txt' does not exist"),
+        (foreign, "text encoder 'other-clip@0123', the model's is 'clip'"),
+    ):
+        assert name(classes) == 1
+        said = capsys.readouterr().out
+        assert message in said
+        assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_each_pixel_of_a_photo_goes_to_a_segment_with_a_class(tool, photos, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.data.joint_files import write_objects365
 from tests.data.region_files import vg_region, write_visual_genome
 from tests.data.sa1b_files import write_images
 
@@ -46,3 +47,17 @@ def test_regions_are_drawn_with_their_captions(tmp_path, split):
     subprocess.run(command, check=True, cwd=ROOT)
     (picture,) = (tmp_path / "pictures").iterdir()
     assert Image.open(picture).size == ((256, 256) if split == "TRAIN" else (120, 80))
+
+
+def test_objects_without_masks_are_drawn_by_their_boxes(tmp_path):
+    write_objects365(tmp_path / "o365")
+    command = [
+        *(sys.executable, ROOT / "tools/visualize_data.py"),
+        *("--config-file", ROOT / "configs/Base-SemanticSAM.yaml"),
+        *("--output", tmp_path / "pictures", "--number", "1"),
+        *("DATALOADER.NUM_WORKERS=0", "INPUT.IMAGE_SIZE=128"),
+        f"DATASETS.TRAIN=('objects365_boxes://{tmp_path}/o365?split=train',)",
+    ]
+    subprocess.run(command, check=True, cwd=ROOT)
+    (picture,) = (tmp_path / "pictures").iterdir()
+    assert Image.open(picture).size == (128, 128)

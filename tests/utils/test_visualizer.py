@@ -2,6 +2,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from PIL import ImageFont
 
 from semsam.utils.visualizer import (
     Visualizer,
@@ -138,3 +139,13 @@ def test_labels_without_room_near_their_masks_are_left_out():
     np.testing.assert_array_equal(picture[140:], photo[140:])
     with pytest.raises(ValueError, match="30 masks, but 2 labels"):
         Visualizer(photo).draw_masks(masks, labels=["a", "b"])
+
+
+def test_letters_beyond_english_are_written_where_the_machine_has_a_font_of_them():
+    try:
+        ImageFont.truetype("DejaVuSans.ttf")
+    except OSError:
+        pytest.skip("DejaVu Sans is not installed")
+    pictures = [draw_levels(GREY, [square(2, 2, 9, 9)], [text]) for text in ("\u00e9", "\u00fc")]
+    # Boxes of unknown letters would be equal.
+    assert not np.array_equal(*pictures)

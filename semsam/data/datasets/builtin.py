@@ -12,23 +12,41 @@ from functools import partial
 from typing import Any
 
 from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records, datasets_root
-from semsam.data.datasets.coco import describe_coco_panoptic, load_coco_panoptic
 from semsam.data.datasets.coco_captions import load_coco_captions
 from semsam.data.datasets.instances import (
     SEGINW_NAMES,
     describe_coco_instances,
     describe_coco_json,
     describe_lvis,
-    describe_parts,
     describe_seginw,
     load_coco_instances,
     load_coco_json,
     load_lvis,
-    load_parts,
     load_seginw,
 )
+from semsam.data.datasets.panoptic import (
+    describe_ade20k_panoptic,
+    describe_coco_panoptic,
+    load_ade20k_panoptic,
+    load_coco_panoptic,
+)
+from semsam.data.datasets.parts import (
+    describe_paco,
+    describe_partimagenet,
+    describe_parts,
+    describe_pascal_part,
+    load_paco,
+    load_partimagenet,
+    load_parts,
+    load_pascal_part,
+)
 from semsam.data.datasets.refcoco import load_refcoco
-from semsam.data.datasets.region_classes import load_coco_classes, load_objects365, load_v3det
+from semsam.data.datasets.region_classes import (
+    describe_objects365,
+    load_coco_classes,
+    load_objects365,
+    load_v3det,
+)
 from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTar, Sa1bTsv
 from semsam.data.datasets.sa1b_captions import Sa1bCaptions
 from semsam.data.datasets.sem_seg import (
@@ -50,9 +68,13 @@ _SA1B: dict[str, Any] = {
 _COCO: dict[str, Any] = {"mapper": "PromptableMapper", "evaluator_type": "InteractiveEvaluator"}
 _PANOPTIC: dict[str, Any] = {
     "mapper": "PhotoMapper",
-    "vocabulary": "coco_panoptic",
     "evaluator_type": ("PanopticEvaluator", "COCOEvaluator", "SemSegEvaluator"),
     "ignore_label": 255,
+}
+#: Reader of the records, and of the metadata; the vocabulary.
+_PANOPTIC_TYPES: dict[str, tuple[Callable[..., Records], Callable[..., dict[str, Any]], str]] = {
+    "coco_panoptic_seg": (load_coco_panoptic, describe_coco_panoptic, "coco_panoptic"),
+    "ade20k_panoptic": (load_ade20k_panoptic, describe_ade20k_panoptic, "ade20k"),
 }
 _INSTANCES: dict[str, Any] = {"mapper": "PhotoMapper", "evaluator_type": "COCOEvaluator"}
 #: Reader of the records, and of the metadata; what else is known.
@@ -64,6 +86,10 @@ _INSTANCE_TYPES: dict[
     "lvis": (load_lvis, describe_lvis, {"federated": True}),
     "seginw": (load_seginw, describe_seginw, {}),
     "parts": (load_parts, describe_parts, {"vocabulary": "parts"}),
+    "paco": (load_paco, describe_paco, {"vocabulary": "paco", "federated": True}),
+    "pascal_part": (load_pascal_part, describe_pascal_part, {"vocabulary": "pascal_part"}),
+    "partimagenet": (load_partimagenet, describe_partimagenet, {"vocabulary": "partimagenet"}),
+    "objects365_boxes": (load_objects365, describe_objects365, {"vocabulary": "objects365"}),
 }
 _REGIONS: dict[str, Any] = {"mapper": "CaptionMapper", "evaluator_type": "CaptionEvaluator"}
 _REGION_TYPES: dict[str, Callable[..., Records]] = {
@@ -100,6 +126,8 @@ _NAMES = {
     "coco_2017_val_panoptic": "coco_panoptic_seg://{root}/coco?split=val2017",
     "coco_2017_train_instances": "coco_instances://{root}/coco?split=train2017",
     "coco_2017_val_instances": "coco_instances://{root}/coco?split=val2017",
+    "ade20k_panoptic_train": "ade20k_panoptic://{root}/ADEChallengeData2016?split=train",
+    "ade20k_panoptic_val": "ade20k_panoptic://{root}/ADEChallengeData2016?split=val",
     "lvis_v1_train": "lvis://{root}/lvis?split=v1_train",
     "lvis_v1_val": "lvis://{root}/lvis?split=v1_val",
     "lvis_v1_minival": "lvis://{root}/lvis?split=v1_minival",
@@ -111,6 +139,14 @@ _NAMES = {
         f"seginw_{name}_val": f"seginw://{{root}}/seginw/{name}?split=valid"
         for name in SEGINW_NAMES
     },
+    "paco_train": "paco://{root}/paco?split=train",
+    "paco_val": "paco://{root}/paco?split=val",
+    "pascal_part_train": "pascal_part://{root}/pascal_part?split=train",
+    "pascal_part_val": "pascal_part://{root}/pascal_part?split=val",
+    "partimagenet_train": "partimagenet://{root}/partimagenet?split=train",
+    "partimagenet_val": "partimagenet://{root}/partimagenet?split=val",
+    "objects365_train": "objects365_boxes://{root}/objects365?split=train",
+    "objects365_val": "objects365_boxes://{root}/objects365?split=val",
     "visual_genome_train": "visual_genome://{root}/visual_genome?split=train",
     "visual_genome_val": "visual_genome://{root}/visual_genome?split=val",
     "visual_genome_test": "visual_genome://{root}/visual_genome?split=test",
@@ -139,7 +175,8 @@ _NAMES = {
     "camvid_train": "camvid://{root}/camvid?split=train",
     "camvid_val": "camvid://{root}/camvid?split=val",
     "camvid_test": "camvid://{root}/camvid?split=test",
-    "ade20k_val": "ade20k://{root}/ade20k?split=validation",
+    "ade20k_train": "ade20k://{root}/ADEChallengeData2016?split=training",
+    "ade20k_val": "ade20k://{root}/ADEChallengeData2016?split=validation",
     "cityscapes_val": "cityscapes://{root}/cityscapes?split=val",
     "foggy_driving_test": "foggy_driving://{root}/foggy_driving?split=test",
 }
@@ -159,9 +196,8 @@ def _register() -> None:
     DatasetCatalog.register_type("sa1b_tsv", Sa1bTsv, **_SA1B)
     DatasetCatalog.register_type("shards", load_shards, describe_shards)
     DatasetCatalog.register_type("coco_panoptic", load_coco_panoptic, **_COCO)
-    DatasetCatalog.register_type(
-        "coco_panoptic_seg", load_coco_panoptic, describe_coco_panoptic, **_PANOPTIC
-    )
+    for scheme, (load, describe, vocabulary) in _PANOPTIC_TYPES.items():
+        DatasetCatalog.register_type(scheme, load, describe, **_PANOPTIC, vocabulary=vocabulary)
     for scheme, (load, describe, more) in _INSTANCE_TYPES.items():
         DatasetCatalog.register_type(scheme, load, describe, **_INSTANCES, **more)
     for scheme, load in _REGION_TYPES.items():

@@ -1,4 +1,4 @@
-"""Objects with a mask and a class, in COCO's json: COCO, LVIS, SegInW, parts of objects.
+"""Objects with a mask and a class, in COCO's json: COCO, LVIS, SegInW.
 
 A record has ``file_name``, ``image_id``, ``height``, ``width`` and ``annotations``
 (``semsam.data.records``), crowds among them. Classes are numbered from 0 by rising ``id`` of the
@@ -12,13 +12,15 @@ the mean is reported, and ``federated`` where evaluation is LVIS's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from semsam.data.datasets.regions import (
     RegionRecords,
+    blame_row,
     check_choice,
+    find,
     index_images,
     read_json,
 )
@@ -45,7 +47,9 @@ def load_coco_instances(root: str | Path, split: str = "val2017") -> RegionRecor
         ValueError: if it is damaged.
     """
     images = Path(root) / split
-    return _load(_coco_json(root, split), lambda row: images / row["file_name"], "train" in split)
+    return load_objects(
+        _coco_json(root, split), lambda row: images / row["file_name"], "train" in split
+    )
 
 
 def describe_coco_instances(root: str | Path, split: str = "val2017") -> dict[str, Any]:
@@ -67,7 +71,7 @@ def load_coco_json(json_file: str | Path, images: str | None = None) -> RegionRe
     """
     source = Path(json_file)
     folder = source.parent if images is None else Path(images)
-    return _load(source, lambda row: folder / row["file_name"], "train" in source.stem)
+    return load_objects(source, lambda row: folder / row["file_name"], "train" in source.stem)
 
 
 def describe_coco_json(json_file: str | Path, images: str | None = None) -> dict[str, Any]:
@@ -94,7 +98,7 @@ def load_lvis(root: str | Path, split: str = "v1_val", images: str | None = None
         name = row["coco_url"] if "coco_url" in row else row["file_name"]
         return folder.joinpath(*PurePosixPath(name).parts[-2:])
 
-    return _load(_lvis_json(root, split), place, "train" in split)
+    return load_objects(_lvis_json(root, split), place, "train" in split)
 
 
 def describe_lvis(
@@ -107,7 +111,7 @@ def describe_lvis(
         ValueError: if it is damaged, or does not say how frequent a class is.
     """
     source = _lvis_json(root, split)
-    categories = _categories(source)
+    categories = read_categories(source)
     for category in categories:
         if category.get("frequency") not in _FREQUENCIES.values():
             raise ValueError(f"'{source}': category {category['id']} has no 'frequency' r, c or f")
@@ -115,7 +119,7 @@ def describe_lvis(
         metric: [i for i, row in enumerate(categories) if row["frequency"] == frequency]
         for metric, frequency in _FREQUENCIES.items()
     }
-    return {**_metadata(source, categories), "category_groups": groups}
+    return {**class_metadata(source, categories), "category_groups": groups}
 
 
 def load_seginw(folder: str | Path, split: str = "valid") -> RegionRecords:
@@ -131,7 +135,7 @@ def load_seginw(folder: str | Path, split: str = "valid") -> RegionRecords:
     """
     source = _seginw_json(folder, split)
     _seginw_categories(source)
-    return _load(source, lambda row: source.parent / row["file_name"], "train" in split)
+    return load_objects(source, lambda row: source.parent / row["file_name"], "train" in split)
 
 
 def describe_seginw(folder: str | Path, split: str = "valid") -> dict[str, Any]:
@@ -139,33 +143,9 @@ def describe_seginw(folder: str | Path, split: str = "valid") -> dict[str, Any]:
     source = _seginw_json(folder, split)
     kind = "val" if split == "valid" else split
     return {
-        **_metadata(source, _seginw_categories(source)),
+        **class_metadata(source, _seginw_categories(source)),
         "prediction_file": f"seginw_{Path(folder).name}_{kind}.json",
     }
-
-
-def load_parts(json_file: str | Path, images: str | None = None) -> RegionRecords:
-    """Objects and their parts, as PACO has them and others give Pascal-Part and PartImageNet.
-
-    Args:
-        json_file: as for :func:`load_coco_json`; a part's category is called ``whole:part``.
-        images: as for :func:`load_coco_json`.
-
-    Raises:
-        FileNotFoundError: if the json is missing.
-        ValueError: if it is damaged, or no category is a part.
-    """
-    source = Path(json_file)
-    _part_groups(source, _categories(source))
-    return load_coco_json(source, images)
-
-
-def describe_parts(json_file: str | Path, images: str | None = None) -> dict[str, Any]:
-    """The metadata of :func:`load_parts`, with groups of parts and of whole objects."""
-    source = Path(json_file)
-    categories = _categories(source)
-    groups = _part_groups(source, categories)
-    return {**_metadata(source, categories), "category_groups": groups}
 
 
 def _coco_json(root: str | Path, split: str) -> Path:
@@ -183,7 +163,7 @@ def _seginw_json(folder: str | Path, split: str) -> Path:
 
 def _seginw_categories(source: Path) -> list[dict[str, Any]]:
     """The categories; submissions number them from 0 on, as the json has to do."""
-    categories = _categories(source)
+    categories = read_categories(source)
     numbers = [category["id"] for category in categories]
     if numbers != list(range(len(numbers))):
         raise ValueError(
@@ -193,19 +173,17 @@ def _seginw_categories(source: Path) -> list[dict[str, Any]]:
     return categories
 
 
-def _part_groups(source: Path, categories: list[dict[str, Any]]) -> dict[str, list[int]]:
-    is_part = [":" in category["name"] for category in categories]
-    if not any(is_part):
-        raise ValueError(f"'{source}': no category is called 'whole:part'")
-    groups = {
-        "AP parts": [i for i, part in enumerate(is_part) if part],
-        "AP wholes": [i for i, part in enumerate(is_part) if not part],
-    }
-    return {metric: classes for metric, classes in groups.items() if classes}
+def read_categories(source: Path, content: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The categories of a COCO-style json by rising ``id``.
 
+    Args:
+        source: the json.
+        content: of it; read if None.
 
-def _categories(source: Path, content: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Categories by rising id."""
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it is damaged; names the row.
+    """
     content = read_json(source, "categories") if content is None else content
     for number, row in enumerate(content["categories"]):
         if not isinstance(row, dict) or not {"id", "name"} <= row.keys():
@@ -214,10 +192,16 @@ def _categories(source: Path, content: dict[str, Any] | None = None) -> list[dic
 
 
 def _describe(source: Path) -> dict[str, Any]:
-    return _metadata(source, _categories(source))
+    return class_metadata(source, read_categories(source))
 
 
-def _metadata(source: Path, categories: list[dict[str, Any]]) -> dict[str, Any]:
+def class_metadata(source: Path, categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The metadata that every dataset of objects has.
+
+    Args:
+        source: the json.
+        categories: of it, by rising ``id``.
+    """
     return {
         "json_file": str(source),
         "thing_classes": [category["name"] for category in categories],
@@ -225,8 +209,11 @@ def _metadata(source: Path, categories: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _load(
-    source: Path, place: Callable[[dict[str, Any]], Path], leave_out_empty: bool
+def load_objects(
+    source: Path,
+    place: Callable[[dict[str, Any]], Path],
+    leave_out_empty: bool,
+    leave_out_undrawn: bool = False,
 ) -> RegionRecords:
     """Records of a COCO-style json.
 
@@ -234,22 +221,30 @@ def _load(
         source: the json.
         place: row of an image -> where it lies.
         leave_out_empty: leave out images without an object that is no crowd.
+        leave_out_undrawn: leave out polygons of fewer than three corners, and objects of which
+            there is nothing else.
+
+    Raises:
+        FileNotFoundError: if the json is missing.
+        ValueError: if it is damaged; names the row.
     """
     content = read_json(source, "images", "annotations", "categories")
     images = index_images(source, content["images"], lambda row: (row["id"], place(row)))
-    classes = {c["id"]: i for i, c in enumerate(_categories(source, content))}
+    classes = {c["id"]: i for i, c in enumerate(read_categories(source, content))}
     objects: dict[Any, list[dict[str, Any]]] = {image_id: [] for image_id in images}
     for number, row in enumerate(content["annotations"]):
-        try:
+        with blame_row(source, "annotation", number):
+            segmentation = row["segmentation"]
+            if leave_out_undrawn and isinstance(segmentation, list):
+                segmentation = [polygon for polygon in segmentation if len(polygon) >= 6]
             annotation = {
-                "segmentation": row["segmentation"],
-                "category_id": classes[row["category_id"]],
+                "segmentation": segmentation,
+                "category_id": find(classes, row["category_id"], "category"),
                 "iscrowd": int(row.get("iscrowd", 0)),
             }
-            objects[row["image_id"]].append(annotation)
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"'{source}': annotation {number} of the list: {reason}") from error
+            its_image = find(objects, row["image_id"], "image")
+        if segmentation or not leave_out_undrawn:
+            its_image.append(annotation)
     return RegionRecords(
         {**images[image_id], "image_id": image_id, "annotations": found}
         for image_id, found in objects.items()

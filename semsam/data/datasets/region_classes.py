@@ -1,7 +1,8 @@
-"""Detection datasets as weak supervision: the caption of a region is the name of its category.
+"""Detection datasets: the caption of a region is the name of its category.
 
-COCO, Objects365 and V3Det come in COCO's json. SCA is trained on Objects365 in this way before it
-sees Visual Genome ("Segment and Caption Anything", section 3.3).
+COCO, Objects365 and V3Det come in COCO's json; classes are numbered from 0 by rising ``id`` of its
+categories. SCA is trained on Objects365 before it sees Visual Genome ("Segment and Caption
+Anything", section 3.3), and Semantic-SAM learns boxes and names from it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from semsam.data.datasets.instances import describe_coco_json, read_categories
 from semsam.data.datasets.regions import (
     RegionRecords,
     collect_regions,
     corners,
+    find,
     index_images,
     read_json,
 )
@@ -46,10 +49,14 @@ def load_objects365(root: str | Path, split: str = "val") -> RegionRecords:
         FileNotFoundError: if the json is missing.
         ValueError: if it is damaged, or no region can be used.
     """
-    root = Path(root)
-    source = root / "annotations" / f"zhiyuan_objv2_{split}.json"
+    root, source = Path(root), _objects365_json(root, split)
     # The json says images/v1/patch8/NAME; what is unpacked is patch8/NAME.
     return _load(source, lambda name: root.joinpath(split, *PurePosixPath(name).parts[-2:]))
+
+
+def describe_objects365(root: str | Path, split: str = "val") -> dict[str, Any]:
+    """The metadata of :func:`load_objects365`, as of ``semsam.data.datasets.instances``."""
+    return describe_coco_json(_objects365_json(root, split))
 
 
 def load_v3det(root: str | Path, split: str = "val") -> RegionRecords:
@@ -67,6 +74,10 @@ def load_v3det(root: str | Path, split: str = "val") -> RegionRecords:
     return _load(root / "annotations" / f"v3det_2023_v1_{split}.json", lambda name: root / name)
 
 
+def _objects365_json(root: str | Path, split: str) -> Path:
+    return Path(root) / "annotations" / f"zhiyuan_objv2_{split}.json"
+
+
 def _load(source: Path, place: Callable[[str], Path]) -> RegionRecords:
     """Records of a COCO-style json; crowds are left out.
 
@@ -78,13 +89,16 @@ def _load(source: Path, place: Callable[[str], Path]) -> RegionRecords:
     images = index_images(
         source, content["images"], lambda row: (row["id"], place(row["file_name"]))
     )
-    names = {row["id"]: row["name"] for row in content["categories"]}
+    categories = read_categories(source, content)
+    classes = {row["id"]: (number, row["name"]) for number, row in enumerate(categories)}
 
     def parse(row: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        number, name = find(classes, row["category_id"], "category")
         region = {
             "region_id": row["id"],
             "bbox": corners(*row["bbox"]),
-            "phrases": [names[row["category_id"]]],
+            "phrases": [name],
+            "category_id": number,
         }
         if "segmentation" in row:
             region["segmentation"] = row["segmentation"]

@@ -6,11 +6,12 @@ in each worker; here a record is a piece of one buffer of json until it is asked
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from semsam.data.records import check_region
 
 #: A row of an annotation file -> the image's id and the region, see ``semsam.data.records``.
 Parse = Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]
+Value = TypeVar("Value")
 
 logger = logging.getLogger(__name__)
 
@@ -118,14 +120,38 @@ def index_images(
     """
     images = {}
     for number, row in enumerate(rows):
-        try:
+        with blame_row(source, "image", number):
             image_id, path = parse(row)
             size = {"height": int(row["height"]), "width": int(row["width"])}
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"'{source}': image {number} of the list: {reason}") from error
         images[image_id] = {"file_name": str(path), **size}
     return images
+
+
+@contextlib.contextmanager
+def blame_row(source: Path, what: str, number: int) -> Iterator[None]:
+    """Turn what a damaged row of a json's list raises into a ValueError that says which it is.
+
+    Args:
+        source: the json.
+        what: its list holds.
+        number: of the row.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"'{source}': {what} {number} of the list: {reason}") from error
+
+
+def find(table: Mapping[Any, Value], key: Any, what: str) -> Value:
+    """What a row refers to by its id.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if key not in table:
+        raise ValueError(f"there is no {what} {key!r}")
+    return table[key]
 
 
 def read_json(path: Path, *keys: str) -> Any:

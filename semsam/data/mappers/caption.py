@@ -15,13 +15,15 @@ from semsam.data.prompt_sampling import jitter_boxes
 from semsam.data.records import BadRecordError, LazyImage, Regions, decode_regions
 from semsam.data.run_length import IntArray, RunLengthMasks
 from semsam.data.text_flip import flip_caption
-from semsam.data.transforms import Geometry, LargeScaleJitter, ResizeShortestEdge, read_geometry
+from semsam.data.transforms import (
+    MAX_DRAWS,
+    Geometry,
+    LargeScaleJitter,
+    ResizeShortestEdge,
+    have_area,
+    read_geometry,
+)
 from semsam.structures import Boxes, Instances, Prompts, PromptTargets
-
-#: Boxes no wider or higher than this after the jitter, in pixels, are dropped.
-MIN_SIDE = 1e-5
-#: Jitters drawn for an image until one leaves a region; a crop without any is no fault of the data.
-MAX_DRAWS = 10
 
 
 @DATASET_MAPPER.register
@@ -199,8 +201,7 @@ class CaptionMapper:
     ) -> tuple[Geometry, IntArray, list[str]]:
         """The first regions that stay inside; without the flip where a caption forbids it."""
         moved = geometry.apply_boxes(boxes[order])
-        inside = ((moved[:, 2:] - moved[:, :2]) > MIN_SIDE).all(axis=1)
-        numbers = order[inside][: self.num_prompts]
+        numbers = order[have_area(moved)][: self.num_prompts]
         captions = [phrases[number] for number in numbers]
         if not geometry.flip:
             return geometry, numbers, captions

@@ -1,8 +1,9 @@
-"""Images, masks and prompts for models that answer prompts with masks."""
+"""Images, their objects and prompts for models that answer prompts with masks."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,22 +11,34 @@ import torch
 from semsam.config import CfgNode, configurable
 from semsam.data.build import DATASET_MAPPER
 from semsam.data.click_choice import choose_click
-from semsam.data.prompt_sampling import draw_prompts
+from semsam.data.prompt_sampling import draw_box_prompts, draw_prompts
 from semsam.data.records import (
     Annotations,
     BadRecordError,
     LazyImage,
     decode_annotations,
+    decode_regions,
 )
 from semsam.data.run_length import IntArray, RunLengthMasks
 from semsam.data.transforms import (
+    MAX_DRAWS,
     Geometry,
     LargeScaleJitter,
     ResizeShortestEdge,
+    have_area,
     read_geometry,
     recolor,
 )
 from semsam.structures import Boxes, Instances, Prompts, PromptTargets
+
+
+class _Sample(NamedTuple):
+    """What is asked of an image that a geometry has moved, and what would be right."""
+
+    geometry: Geometry
+    instances: Instances
+    prompts: Prompts
+    targets: PromptTargets
 
 
 @DATASET_MAPPER.register
@@ -33,6 +46,7 @@ class PromptableMapper:
     """Reads an image with masks; draws prompts to train on, or one click a mask to evaluate.
 
     Training: large-scale jitter to a square, random prompts (Semantic-SAM, sections 3.2 and 4.1).
+    Of objects that have boxes alone (``regions``) the boxes are the prompts.
     Evaluation: shortest side, and for each mask, in order, the click that the dataset states or
     else the innermost pixel of the mask.
 
@@ -95,29 +109,52 @@ class PromptableMapper:
         In training ``record["rng"]``, a ``numpy.random.Generator``, gives every random number.
 
         Returns:
-            ``image`` (uint8 (3, h, w) RGB tensor), ``instances`` (gt_masks, gt_boxes, gt_classes),
-            ``prompts`` (one image's), ``targets`` (indices into ``instances``), ``height`` and
-            ``width`` (the size of ``image``), ``original_size`` (height and width of the photo),
-            ``file_name``, ``image_id``; of a record with a ``vocabulary`` all instances, else those
-            that some prompt asks for.
+            ``image`` (uint8 (3, h, w) RGB tensor), ``instances`` (gt_boxes, gt_classes and, unless
+            the record has boxes alone, gt_masks), ``prompts`` (one image's), ``targets`` (indices
+            into ``instances``), ``height`` and ``width`` (the size of ``image``),
+            ``original_size`` (height and width of the photo), ``file_name``, ``image_id``; of a
+            record with a ``vocabulary`` all instances, else those that some prompt asks for.
 
         Raises:
-            BadRecordError: if image or masks are damaged, or no mask is left.
+            BadRecordError: if image or masks are damaged, no object is left, or an evaluation has
+                no masks.
         """
         image = LazyImage(record)
-        annotations = decode_annotations(record, image.size)
-        if self.is_train:
-            geometry = self.jitter(image.size, record["rng"])
-        else:
-            geometry = self.resize(image.size)
+        sample = (self._boxes if "regions" in record else self._masks)(record, image.size)
+        geometry = sample.geometry
         reduce_to = geometry.resized if self.is_train and self.jpeg_draft else None
         picture = image.decode(reduce_to)
         if self.is_train:
             picture = recolor(picture, self.color_jitter, record["rng"])
         pixels = geometry.apply_image(picture)
-        masks = geometry.apply_masks(annotations.masks)
-        kept = np.flatnonzero(masks.areas)
-        if not len(kept):
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            "instances": sample.instances,
+            "prompts": sample.prompts,
+            "targets": sample.targets,
+            "height": geometry.output[0],
+            "width": geometry.output[1],
+            "original_size": image.size,
+            "file_name": record["file_name"],
+            "image_id": record["image_id"],
+        }
+
+    def _geometries(self, record: dict[str, Any], size: tuple[int, int]) -> Iterator[Geometry]:
+        """The resize of evaluation, or jitters until one leaves an object."""
+        if not self.is_train:
+            yield self.resize(size)
+            return
+        for _ in range(MAX_DRAWS):
+            yield self.jitter(size, record["rng"])
+
+    def _masks(self, record: dict[str, Any], size: tuple[int, int]) -> _Sample:
+        annotations = decode_annotations(record, size)
+        for geometry in self._geometries(record, size):
+            masks = geometry.apply_masks(annotations.masks)
+            kept = np.flatnonzero(masks.areas)
+            if len(kept):
+                break
+        else:
             raise BadRecordError(f"{record['file_name']}: no mask is left")
         masks = masks.select(kept)
         if self.is_train:
@@ -144,17 +181,31 @@ class PromptableMapper:
             gt_boxes=Boxes(torch.from_numpy(masks.boxes)),
             gt_classes=torch.from_numpy(annotations.classes[kept]),
         )
-        return {
-            "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
-            "instances": instances,
-            "prompts": prompts,
-            "targets": targets,
-            "height": geometry.output[0],
-            "width": geometry.output[1],
-            "original_size": image.size,
-            "file_name": record["file_name"],
-            "image_id": record["image_id"],
-        }
+        return _Sample(geometry, instances, prompts, targets)
+
+    def _boxes(self, record: dict[str, Any], size: tuple[int, int]) -> _Sample:
+        if not self.is_train:
+            raise BadRecordError(
+                f"{record['file_name']}: there are no masks to click on, but boxes"
+            )
+        regions = decode_regions(record, size)
+        for geometry in self._geometries(record, size):
+            boxes = geometry.apply_boxes(regions.boxes)
+            kept = np.flatnonzero(have_area(boxes))
+            if len(kept):
+                break
+        else:
+            raise BadRecordError(f"{record['file_name']}: no box is left")
+        boxes = boxes[kept]
+        prompts, targets = draw_box_prompts(
+            boxes, geometry.output, self.num_prompts, record["rng"], self.prompt_noise
+        )
+        instances = Instances(
+            geometry.output,
+            gt_boxes=Boxes(torch.from_numpy(boxes)),
+            gt_classes=torch.from_numpy(regions.classes[kept]),
+        )
+        return _Sample(geometry, instances, prompts, targets)
 
 
 def _keep_used(targets: PromptTargets) -> tuple[IntArray, PromptTargets]:

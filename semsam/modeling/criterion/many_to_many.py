@@ -13,7 +13,7 @@ from semsam.structures import Instances, PromptOutput, PromptTargets
 
 from .losses import Rand
 from .matcher import LevelMatcher, Pairs
-from .pair_losses import PairLosses, mean_over_ranks, named_layers
+from .pair_losses import PairLosses, count_pairs, named_layers, with_masks
 
 
 @CRITERION.register
@@ -21,7 +21,8 @@ class ManyToManyCriterion(nn.Module):
     """Match a prompt's K masks to all ground-truth masks under its click, then supervise the pairs.
 
     The last layer's predictions are matched once and every layer is supervised with that
-    assignment (Semantic-SAM, section 3.3). Masks without a partner get no loss.
+    assignment (Semantic-SAM, section 3.3). Masks without a partner get no loss. An image may know
+    masks or boxes alone, and names or none; each trains what it knows.
 
     Args:
         matcher: how pairs are found.
@@ -49,7 +50,8 @@ class ManyToManyCriterion(nn.Module):
 
         Args:
             output: predictions of B images, earlier layers in ``aux``.
-            instances: ``gt_masks`` and ``gt_boxes`` of each image, in the network's input frame.
+            instances: ``gt_boxes`` and, where they are known, ``gt_masks`` of each image, in the
+                network's input frame.
             targets: of each image's prompts.
 
         Returns:
@@ -62,11 +64,12 @@ class ManyToManyCriterion(nn.Module):
         self, output: PromptOutput, instances: list[Instances], pairs: list[Pairs]
     ) -> dict[str, Tensor]:
         """Weighted losses of pairs that were matched, as ``forward`` names them."""
-        normalizer = mean_over_ranks(sum(map(len, pairs)), output.scores.device)
+        counts = count_pairs(instances, pairs, output.scores.device)
+        shapes = with_masks(instances, pairs)
         losses: dict[str, Tensor] = {}
         for suffix, layer in named_layers(output):
-            points = self.losses.draw_points(layer, pairs)
-            terms = self.losses(layer, instances, pairs, points, normalizer)
+            points = self.losses.draw_points(layer, shapes)
+            terms = self.losses(layer, instances, pairs, points, counts)
             losses.update({name + suffix: loss for name, loss in terms.items()})
         return losses
 

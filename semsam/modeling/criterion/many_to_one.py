@@ -11,7 +11,7 @@ from semsam.structures import Instances, PromptOutput, PromptTargets
 
 from .losses import Rand
 from .matcher import Pairs
-from .pair_losses import PairLosses, mean_over_ranks, named_layers, select_pairs
+from .pair_losses import Counts, PairLosses, mean_over_ranks, named_layers, select_pairs
 
 
 @CRITERION.register
@@ -52,15 +52,23 @@ class ManyToOneCriterion(nn.Module):
         Returns:
             Scalars: the last layer's under their plain names, those of ``aux[i]`` with ``_i``.
             Images without instances and prompts that are not valid add nothing.
+
+        Raises:
+            ValueError: if an image's objects have no masks.
         """
+        if any(len(inst) and not inst.has("gt_masks") for inst in instances):
+            raise ValueError(
+                "ManyToOneCriterion compares masks, and objects of the batch have boxes alone; "
+                "ManyToManyCriterion learns from both"
+            )
         candidates = _all_masks(output, targets)
         prompts = sum(map(len, candidates)) // output.num_masks
-        normalizer = mean_over_ranks(prompts, output.scores.device)
+        number = mean_over_ranks(prompts, output.scores.device)
         losses: dict[str, Tensor] = {}
         for suffix, layer in named_layers(output):
             points = self.losses.draw_points(layer, candidates)
             pairs, points = self._nearest(layer, instances, candidates, points)
-            terms = self.losses(layer, instances, pairs, points, normalizer)
+            terms = self.losses(layer, instances, pairs, points, Counts(number, number))
             losses.update({name + suffix: loss for name, loss in terms.items()})
         return losses
 

@@ -42,12 +42,16 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def __getitem__(self, item: slice) -> Pairs:
+        return Pairs(self.prompts[item], self.masks[item], self.targets[item])
+
 
 class LevelMatcher:
     """Assign each prompt's masks to the targets of that prompt, one to one, at least total cost.
 
-    Prompts are independent, so each solves its own small assignment and no cost between a prompt's
-    masks and another prompt's targets is ever computed (Semantic-SAM, section 3.3).
+    Objects that have boxes alone are compared by their boxes. Prompts are independent, so each
+    solves its own small assignment and no cost between a prompt's masks and another prompt's
+    targets is ever computed (Semantic-SAM, section 3.3).
 
     Args:
         bce_weight: of the mask's binary cross-entropy.
@@ -93,8 +97,8 @@ class LevelMatcher:
 
         Args:
             output: predictions of a batch.
-            instances: ``gt_masks`` (M, h, w) bool and ``gt_boxes`` of the image, in the network's
-                input frame.
+            instances: ``gt_boxes`` and, if known, ``gt_masks`` (M, h, w) bool of the image, in the
+                network's input frame.
             targets: of n prompts, at most as many as the output's; padding comes after them.
             points: (P, 2) x, y in [0, 1] of the padded frame, at which masks are compared.
             image: position of the image in the batch.
@@ -134,8 +138,31 @@ class LevelMatcher:
         levels = targets.levels
         number, frame = len(levels), output.padded_size
         predicted = output.mask_logits[image, :number]
+        cost = predicted.new_zeros(*predicted.shape[:2], levels.shape[1], dtype=torch.float32)
         if len(instances) == 0:
-            return predicted.new_zeros(*predicted.shape[:2], levels.shape[1], dtype=torch.float32)
+            return cost
+        if instances.has("gt_masks"):
+            cost += self._mask_cost(predicted, instances, levels, points, frame)
+        elif output.boxes is None:
+            raise ValueError("objects have no masks, and the decoder predicts no boxes to compare")
+        if output.boxes is not None:
+            boxes = output.boxes[image, :number, :, None].float()
+            truth = relative_boxes(instances, frame)[levels][:, None]
+            cost += self.box_weight * (boxes - truth).abs().sum(-1)
+            cost -= self.giou_weight * generalized_box_iou(
+                box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth)
+            )
+        return cost.nan_to_num(nan=_WORST_COST, posinf=_WORST_COST, neginf=-_WORST_COST)
+
+    def _mask_cost(
+        self,
+        predicted: Tensor,
+        instances: Instances,
+        levels: Tensor,
+        points: Tensor,
+        frame: tuple[int, int],
+    ) -> Tensor:
+        """(n, K, L) of (n, K, h, w) logits for the masks of (n, L) levels."""
         logits = point_sample(predicted.flatten(0, 1)[None], points[None])[0]
         logits = logits.unflatten(0, predicted.shape[:2])
         everything = torch.arange(len(instances), device=points.device)
@@ -147,15 +174,7 @@ class LevelMatcher:
         # Autocast would multiply in half precision and blur the differences that decide a match.
         with torch.autocast(logits.device.type, enabled=False):
             cost = self.bce_weight * pairwise_mask_bce(logits, wanted)
-            cost += self.dice_weight * pairwise_mask_dice(logits, wanted)
-        if output.boxes is not None:
-            boxes = output.boxes[image, :number, :, None].float()
-            truth = relative_boxes(instances, frame)[levels][:, None]
-            cost += self.box_weight * (boxes - truth).abs().sum(-1)
-            cost -= self.giou_weight * generalized_box_iou(
-                box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth)
-            )
-        return cost.nan_to_num(nan=_WORST_COST, posinf=_WORST_COST, neginf=-_WORST_COST)
+            return cost + self.dice_weight * pairwise_mask_dice(logits, wanted)
 
 
 def relative_boxes(instances: Instances, frame_size: tuple[int, int]) -> Tensor:

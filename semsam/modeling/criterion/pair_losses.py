@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -24,8 +26,17 @@ from .text_losses import NameLosses, name_spaces, true_names
 IOU_TARGETS = ("dice", "iou")
 
 
+class Counts(NamedTuple):
+    """Scalars: the number of pairs, and of those that have a mask."""
+
+    pairs: Tensor
+    masks: Tensor
+
+
 class PairLosses:
     """Mask, box and quality losses of the pairs of a batch, for one decoder layer.
+
+    Pairs of images whose objects have boxes alone have no losses of masks and of their quality.
 
     Args:
         bce_weight: of ``loss_mask_bce``.
@@ -107,7 +118,7 @@ class PairLosses:
 
     @torch.no_grad()
     def draw_points(self, output: PromptOutput, pairs: list[Pairs]) -> Tensor:
-        """Draw the points at which the masks of ``pairs`` (a list an image) are compared.
+        """Draw the points at which the masks of ``pairs``, those ``with_masks``, are compared.
 
         Returns:
             (R, P, 2) x, y in [0, 1] of the padded frame, images in order.
@@ -126,31 +137,33 @@ class PairLosses:
         instances: list[Instances],
         pairs: list[Pairs],
         points: Tensor,
-        normalizer: float | Tensor,
+        counts: Counts,
     ) -> dict[str, Tensor]:
-        """Weighted losses, summed over the pairs of all images and divided by ``normalizer``.
+        """Weighted losses: sums over the pairs of all images, divided by their number.
 
         Args:
             output: one decoder layer's predictions.
             instances: ground truth of each image.
             pairs: of each image.
-            points: (R, P, 2) from ``draw_points``.
-            normalizer: number of pairs, as an average over ranks.
+            points: (R, P, 2) from ``draw_points``, for the R pairs with masks.
+            counts: of ``count_pairs``.
 
         Returns:
             Scalars by name; zeros that are connected to the graph where there is no pair.
         """
-        logits = select_pairs(output.mask_logits, pairs)
-        scores = select_pairs(output.scores, pairs).float()
-        bce, dice = self.mask_terms(logits, instances, pairs, points, output.padded_size)
+        shapes = with_masks(instances, pairs)
+        logits = select_pairs(output.mask_logits, shapes)
+        scores = select_pairs(output.scores, shapes).float()
+        entropy, dice = self.mask_terms(logits, instances, shapes, points, output.padded_size)
         if self.iou_target == "dice":
             quality = 1 - dice
         else:
-            quality = mask_iou(logits, instances, pairs, output.padded_size)
+            quality = mask_iou(logits, instances, shapes, output.padded_size)
+        name = "loss_mask_focal" if self.focal_gamma else "loss_mask_bce"
         losses = {
-            "loss_mask_focal" if self.focal_gamma else "loss_mask_bce": self.bce_weight * bce,
-            "loss_mask_dice": self.dice_weight * dice,
-            "loss_iou": self.iou_weight * (scores - quality).square(),
+            name: self.bce_weight * entropy.sum() / counts.masks,
+            "loss_mask_dice": self.dice_weight * dice.sum() / counts.masks,
+            "loss_iou": self.iou_weight * (scores - quality).square().sum() / counts.masks,
         }
         if output.boxes is not None:
             boxes = select_pairs(output.boxes, pairs).float()
@@ -163,10 +176,9 @@ class PairLosses:
                 or [boxes.detach()]
             )
             giou = generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth))
-            losses["loss_box"] = self.box_weight * (boxes - truth).abs().sum(-1)
-            losses["loss_giou"] = self.giou_weight * (1 - giou)
-        means = {name: loss.sum() / normalizer for name, loss in losses.items()}
-        return {**means, **self._name_losses(output, instances, pairs)}
+            losses["loss_box"] = self.box_weight * (boxes - truth).abs().sum() / counts.pairs
+            losses["loss_giou"] = self.giou_weight * (1 - giou).sum() / counts.pairs
+        return {**losses, **self._name_losses(output, instances, pairs)}
 
     def _name_losses(
         self, output: PromptOutput, instances: list[Instances], pairs: list[Pairs]
@@ -280,15 +292,31 @@ def select_pairs(values: Tensor, pairs: list[Pairs]) -> Tensor:
     return values.flatten(0, 2).index_select(0, torch.cat(flat))
 
 
+def with_masks(instances: list[Instances], pairs: list[Pairs]) -> list[Pairs]:
+    """The pairs of each image whose objects have ``gt_masks``, none of others."""
+    return [
+        of_image if inst.has("gt_masks") else of_image[:0]
+        for inst, of_image in zip(instances, pairs, strict=True)
+    ]
+
+
+def count_pairs(instances: list[Instances], pairs: list[Pairs], device: torch.device) -> Counts:
+    """Numbers to divide losses by, as means over ranks; every rank calls."""
+    shapes = with_masks(instances, pairs)
+    numbers = [mean_over_ranks(sum(map(len, kind)), device) for kind in (pairs, shapes)]
+    return Counts(*numbers)
+
+
 def named_layers(output: PromptOutput) -> list[tuple[str, PromptOutput]]:
     """The last layer with an empty suffix, then each earlier one with ``_<i>``."""
     return [("", output), *((f"_{i}", layer) for i, layer in enumerate(output.aux))]
 
 
 def mean_over_ranks(count: int, device: torch.device) -> Tensor:
-    """The number of pairs of all ranks over the number of ranks, at least 1.
+    """The number of pairs, or of anything, on all ranks over the number of ranks; never 0.
 
-    Gradients are averaged over ranks, so dividing by it gives every pair the same weight.
+    Gradients are averaged over ranks, so dividing by it gives every pair the same weight, also
+    where there are fewer pairs than ranks.
     """
     total = all_reduce_sum(torch.tensor(float(count), device=device))
-    return (total / get_world_size()).clamp(min=1)
+    return total.clamp(min=1) / get_world_size()

@@ -168,7 +168,7 @@ class PromptableSegmentor(nn.Module):
 
         Args:
             batched_inputs: records with ``image`` (3, h, w) uint8 RGB and ``prompts``; to train
-                also ``instances`` (ground truth) and ``targets``, and ``vocabulary``, its name,
+                also ``instances`` (ground truth) and ``targets``, and what ``Naming.name`` reads
                 where all that is in the image is annotated with its classes; to predict optionally
                 ``height`` and ``width`` of the frame in which results are wanted, and
                 ``predict_masks``, False for no ``pred_masks`` and no ``mask_logits``.
@@ -184,7 +184,7 @@ class PromptableSegmentor(nn.Module):
             (H, W) of that input.
 
         Raises:
-            ValueError: if a record has no prompts.
+            ValueError: if a record has no prompts, nor a vocabulary where that would do.
         """
         if not self.training and self.naming and not any("prompts" in x for x in batched_inputs):
             return self._segment(batched_inputs)
@@ -216,6 +216,13 @@ class PromptableSegmentor(nn.Module):
     def _segment(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Everything in each image, by the names of a vocabulary."""
         assert self.naming is not None
+        for i, record in enumerate(batched_inputs):
+            if "vocabulary" not in record:
+                raise ValueError(
+                    f"record {i} ({record.get('file_name', 'no name')}) has neither prompts nor a "
+                    "vocabulary; the metadata of its data set name one: MetadataCatalog.get(NAME)"
+                    f".set(vocabulary=...) of {', '.join(self.naming.names)}"
+                )
         images = self.preprocess(batched_inputs)
         output = self.answer_image(self._features(images, batched_inputs))
         return [
@@ -294,12 +301,12 @@ class PromptableSegmentor(nn.Module):
         targets: list[PromptTargets] = [x["targets"].to(self.device) for x in batched_inputs]
         for record in batched_inputs:
             if "text_encoder" in record and "TextClassHead" in self.region_heads:
-                self.region_heads["TextClassHead"].check_encoder(record["text_encoder"])
-        vocabularies = [x.get("vocabulary") for x in batched_inputs]
+                head = self.region_heads["TextClassHead"]
+                head.check_encoder(record["text_encoder"], record["file_name"])
         if self.naming is not None:
-            for own, vocabulary in zip(instances, vocabularies, strict=True):
-                if vocabulary:
-                    self.naming.name(own, vocabulary)
+            for own, record in zip(instances, batched_inputs, strict=True):
+                if "vocabulary" in record:
+                    self.naming.name(own, record)
         losses: dict[str, Tensor] = {}
         for head in self.region_heads.values():
             losses.update(head.losses(output, instances, targets))
@@ -313,6 +320,7 @@ class PromptableSegmentor(nn.Module):
         means = {k: torch.stack([r[k] for r in rounds]).mean() for k in rounds[0]}
         if self.naming is not None and self.decoder.num_queries:
             everything = self.answer_image(features)
+            vocabularies = [x.get("vocabulary") for x in batched_inputs]
             losses.update(
                 self.naming.image_losses(everything, self.criterion, instances, vocabularies)
             )

@@ -173,11 +173,19 @@ class TextClassHead(nn.Module):
             return self.logit_scale.new_tensor(self.fixed_logit_scale).exp()
         return self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
 
-    def check_encoder(self, name: str) -> None:
-        """Raise ValueError, naming both, if vectors of an encoder are not what the head learns."""
+    def check_encoder(self, name: str, file_name: str) -> None:
+        """Find fault with the vectors of a training photo's names.
+
+        Args:
+            name: ``TextEncoder.name`` of the encoder that made them.
+            file_name: of the photo, for the message.
+
+        Raises:
+            ValueError: if the head learns the space of another one; names both.
+        """
         if self.text_encoder and not is_same_encoder(name, self.text_encoder):
             raise ValueError(
-                f"the data's names were encoded by '{name}', the model learns the space of "
+                f"'{file_name}': its names were encoded by '{name}', the model learns the space of "
                 f"'{self.text_encoder}' (MODEL.TEXT.MODEL)"
             )
 
@@ -187,8 +195,8 @@ class TextClassHead(nn.Module):
         """A vocabulary in the space of the model's text encoder, which is loaded for it once.
 
         Raises:
-            ValueError: if the model's configuration names no text encoder, or the names are none,
-                empty or not all different.
+            ValueError: if the model's configuration names no text encoder, or one that has to
+                learn first, or the names are none, empty or not all different.
             RuntimeError: if the encoder cannot be loaded.
         """
         if self._encoder is None:
@@ -196,7 +204,28 @@ class TextClassHead(nn.Module):
                 "the model's configuration names no text encoder (MODEL.TEXT.MODEL) that could "
                 "encode classes: give a classifier of tools/build_classifier.py"
             )
-        return build_classifier(names, self._encoder(), templates)
+        encoder = self._encoder()
+        if isinstance(encoder, nn.Module) and any(p.requires_grad for p in encoder.parameters()):
+            raise ValueError(
+                f"{type(encoder).__name__} (MODEL.TEXT.NAME) has random weights until it learns, "
+                "and no model here trains it: name ClipTextEncoder or SentenceEncoder"
+            )
+        return build_classifier(names, encoder, templates)
+
+    def check_classifier(self, classifier: Classifier) -> None:
+        """Find fault with a vocabulary for the model.
+
+        Raises:
+            ValueError: if it was built with another text encoder, or has other channels than the
+                embeddings; names both.
+        """
+        if self.text_encoder:
+            check_encoder(classifier, self.text_encoder)
+        if classifier.weights.shape[2] != self.embed_dim:
+            raise ValueError(
+                f"the classifier of '{classifier.encoder}' has {classifier.weights.shape[2]} "
+                f"channels, the model's embeddings {self.embed_dim} (MODEL.TEXT_CLASS.EMBED_DIM)"
+            )
 
     def score(self, embeddings: Tensor, classifier: Classifier, reduction: str = "max") -> Tensor:
         """Logits of a vocabulary.
@@ -210,10 +239,9 @@ class TextClassHead(nn.Module):
             (..., C) float32.
 
         Raises:
-            ValueError: if the classifier was built with another text encoder, or channels differ.
+            ValueError: as ``check_classifier``.
         """
-        if self.text_encoder:
-            check_encoder(classifier, self.text_encoder)
+        self.check_classifier(classifier)
         return class_scores(embeddings, classifier, self.scale().detach(), reduction)
 
     def losses(

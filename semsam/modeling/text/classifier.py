@@ -98,13 +98,15 @@ def check_names(names: Sequence[str]) -> None:
     """Find fault with a list of class names.
 
     Raises:
-        ValueError: if it is empty, or a name is empty, stands twice, or has a line break or
-            another control character; says where.
+        ValueError: if it is empty, or a name is no text or empty, stands twice, or has a line break
+            or another control character; says where.
     """
     if not names:
         raise ValueError("the list of classes is empty")
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
+        if not isinstance(name, str):
+            raise ValueError(f"class {row} is {name!r}: names are text")
         if not name.strip():
             raise ValueError(f"class {row} has an empty name")
         odd = not name.isprintable()
@@ -113,6 +115,11 @@ def check_names(names: Sequence[str]) -> None:
         if name in rows:
             raise ValueError(f"class {row} is called '{name}', as class {rows[name]} is")
         rows[name] = row
+
+
+def is_part(name: str) -> bool:
+    """Whether a class is a part of something, which its name ``whole:part`` says."""
+    return ":" in name
 
 
 def check_encoder(classifier: Classifier, encoder: str) -> None:
@@ -170,7 +177,9 @@ def build_classifier(
 
     @torch.inference_mode()
     def encode(part: Sequence[str]) -> Sequence[Tensor]:
-        features = encoder(fill_templates(part, templates)).unflatten(0, (len(part), -1))
+        # "dog:head", a part, is said as "dog head".
+        words = [name.replace(":", " ") if is_part(name) else name for name in part]
+        features = encoder(fill_templates(words, templates)).unflatten(0, (len(part), -1))
         if average:
             features = unit(features.mean(dim=1, keepdim=True))
         return features.cpu().unbind()
@@ -228,11 +237,6 @@ def cached_classifier(
 def unit(x: Tensor) -> Tensor:
     """(..., D) -> the same direction with a length of one, as Semantic-SAM computes it."""
     return x / (x.norm(dim=-1, keepdim=True) + 1e-7)
-
-
-def project_tokens(tokens: Tensor, projection: Tensor) -> Tensor:
-    """(..., E) tokens of a decoder and an (E, D) projection -> (..., D) embeddings, unit length."""
-    return unit(tokens @ projection)
 
 
 def class_scores(

@@ -1,7 +1,7 @@
-"""Semantic-SAM's text encoder, which learns with the model.
+"""Semantic-SAM's text encoder, which learned with the model there.
 
 Semantic-SAM (Li et al., 2023) has it from X-Decoder (Zou et al., 2023); neither was released with
-weights that know names.
+weights that know names. No model of this package trains it: Naming learns from frozen encoders.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 #: CLIP's 80 sentences for ImageNet (Radford et al., "Learning Transferable Visual Models From
@@ -137,8 +138,15 @@ def clean_name(name: str) -> str:
     """A dataset's class name as words.
 
     Without COCO's ``-other``, ``-merged`` and ``-stuff``, as Semantic-SAM puts it into sentences;
-    with blanks for LVIS' underscores.
+    with blanks for LVIS' underscores and for the colon between a thing and its part.
     """
     for mark in ("-other", "-merged", "-stuff"):
         name = name.replace(mark, "")
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace(":", " ")
+
+
+def clean_names(names: Sequence[str]) -> list[str]:
+    """A dataset's class names as words; those that would become alike stay as they are."""
+    words = [clean_name(name) for name in names]
+    times = Counter(words)
+    return [word if times[word] == 1 else name for word, name in zip(words, names, strict=True)]

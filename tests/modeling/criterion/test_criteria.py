@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 from semsam.config import get_cfg
 from semsam.modeling.build import CRITERION
 from semsam.modeling.criterion.pair_losses import PairLosses
-from semsam.structures import PromptTargets
+from semsam.structures import Instances, PromptTargets
 
 from .scenes import (
     FRAME,
@@ -228,3 +228,24 @@ def test_the_mean_over_ranks_weighs_every_pair_the_same(tmp_path):
     single = build("ManyToManyCriterion")(random_output(), [instances], [targets])
     mean = {k: (ranks[0][k] + ranks[1][k]) / 2 for k in single}
     assert mean == pytest.approx({k: v.item() for k, v in single.items()}, rel=1e-5)
+
+
+def test_objects_without_masks_learn_boxes_alone():
+    instances, targets = nested_scene()
+    boxes = Instances(instances.image_size, gt_boxes=instances.gt_boxes)
+    criterion = build("ManyToManyCriterion")
+    # Perfect boxes: what is matched does not hang on the masks.
+    output = perfect_output(instances, [[0, 3, 1, 2], [2, 1, 3, 0]])
+    expected = criterion(output, [instances], [targets])
+    losses = criterion(output, [boxes], [targets])
+    assert set(losses) == TERMS
+    for name in TERMS:
+        of_box = name in ("loss_box", "loss_giou")
+        assert losses[name].item() == pytest.approx(expected[name].item() if of_box else 0)
+
+
+def test_many_to_one_compares_masks():
+    instances, targets = nested_scene()
+    boxes = Instances(instances.image_size, gt_boxes=instances.gt_boxes)
+    with pytest.raises(ValueError, match="objects of the batch have boxes alone"):
+        build("ManyToOneCriterion")(random_output(), [boxes], [targets])

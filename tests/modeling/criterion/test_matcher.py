@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from semsam.modeling.criterion.matcher import LevelMatcher
-from semsam.structures import PromptTargets
+from semsam.structures import Instances, PromptTargets
 
 from .scenes import FRAME, empty_scene, nested_scene, perfect_output, random_output
 
@@ -103,3 +103,16 @@ def test_an_image_smaller_than_the_frame_is_matched_in_the_frame():
     output = perfect_output(instances, [[2, 1, 0, 3], [0, 0, 0, 3]], FRAME)
     pairs = LevelMatcher()(output, instances, targets, POINTS)
     assert triplets(pairs) == [(0, 0, 2), (0, 1, 1), (0, 2, 0), (1, 3, 3)]
+
+
+def without_masks(instances):
+    return Instances(instances.image_size, gt_boxes=instances.gt_boxes)
+
+
+def test_objects_without_masks_are_matched_by_boxes():
+    instances, targets = nested_scene()
+    output = perfect_output(instances, [[2, 1, 0, 3], [3, 0, 0, 0]])
+    pairs = LevelMatcher()(output, without_masks(instances), targets, POINTS)
+    assert triplets(pairs) == [(0, 0, 2), (0, 1, 1), (0, 2, 0), (1, 0, 3)]
+    with pytest.raises(ValueError, match="no masks, and the decoder predicts no boxes"):
+        LevelMatcher()(replace(output, boxes=None), without_masks(instances), targets, POINTS)

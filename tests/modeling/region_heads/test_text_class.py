@@ -12,6 +12,7 @@ from semsam.modeling.region_heads.text_class import TextClassHead
 from semsam.modeling.text.classifier import Classifier
 from semsam.solver import build_optimizer
 from semsam.structures import Prompts
+from tests.annotation.models import write_clip
 from tests.tiny import perturb, tiny_cfg, tiny_ovsam_cfg, training_record
 
 PLAIN = {
@@ -123,6 +124,15 @@ def test_a_vocabulary_of_another_text_encoder_is_an_error_that_names_both(model)
     classifier = Classifier(("dog",), torch.ones(1, 1, 12), "openai/clip@0123")
     with pytest.raises(ValueError, match=r"openai/clip@0123.*open_clip:ViT-L-14:datacomp"):
         head.score(torch.ones(1, 12), classifier)
+
+
+def test_names_are_not_encoded_by_an_encoder_that_never_learned(tmp_path):
+    cfg = tiny_ovsam_cfg()
+    cfg.MODEL.TEXT.NAME, cfg.MODEL.TEXT.MODEL = "LanguageEncoder", write_clip(tmp_path / "clip")
+    cfg.MODEL.TEXT.WIDTH, cfg.MODEL.TEXT.NUM_LAYERS, cfg.MODEL.TEXT.DIM_PROJ = 16, 1, 12
+    head = TextClassHead(cfg, token_dim=32)
+    with pytest.raises(ValueError, match=r"LanguageEncoder .* has random weights until it learns"):
+        head.encode_classes(["dog"])
 
 
 @pytest.mark.parametrize("learns", [True, False])

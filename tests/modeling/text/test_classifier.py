@@ -4,7 +4,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn.functional import normalize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from semsam.modeling.text.classifier import (
     Classifier,
@@ -16,6 +15,7 @@ from semsam.modeling.text.classifier import (
 )
 from semsam.modeling.text.clip import ClipTextEncoder
 from tests.annotation.models import write_clip
+from tests.tiny import Largest
 
 NAMES = ["dog", "a red car", "wall"]
 TEMPLATES = ["a {}", "one {}."]
@@ -82,6 +82,7 @@ def test_a_second_background_is_rejected(encoder):
         (["dog", " "], "class 1 has an empty name"),
         (["dog\ncat"], r"class 0 has a line break or a control character: 'dog\\ncat'"),
         (["dog\u2028cat"], "class 0 has a line break"),
+        (["dog", 7], "class 1 is 7: names are text"),
     ],
 )
 def test_a_list_of_classes_that_means_nothing_is_rejected(encoder, names, message):
@@ -187,20 +188,6 @@ def test_scores_carry_gradients_and_are_exact_in_mixed_precision():
     assert torch.equal(scores, class_scores(given, classifier))
     scores.sum().backward()
     assert given.grad is not None
-
-
-class Largest(TorchDispatchMode):
-    """Numbers in the largest tensor that is made."""
-
-    def __init__(self):
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor) and result._base is None:
-            self.numel = max(self.numel, result.numel())
-        return result
 
 
 def test_twenty_thousand_classes_are_scored_in_bounded_memory():

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -58,6 +60,24 @@ def test_the_text_encoder_of_open_clip_gives_the_features_of_the_whole_model(tmp
     assert torch.equal(text_encoder(TEXTS), expected)
     assert text_encoder.dim == 16
     assert text_encoder.name.startswith(f"{tmp_path.name}@")
+
+
+def test_an_architecture_of_open_clip_takes_its_weights_from_a_file(tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    model = write_open_clip(tmp_path)
+    written = json.loads((tmp_path / "open_clip_config.json").read_text())
+    architecture = tmp_path / "tiny-of-a-test.json"
+    architecture.write_text(json.dumps(written["model_cfg"]))
+    open_clip.add_model_config(architecture)
+    weights = tmp_path / "open_clip_pytorch_model.bin"
+    text_encoder = ClipTextEncoder(f"open_clip:tiny-of-a-test:{weights}")
+    tokens = open_clip.get_tokenizer("tiny-of-a-test")(TEXTS)
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(model.encode_text(tokens), dim=-1)
+    torch.testing.assert_close(text_encoder(TEXTS), expected)
+    label, _, digest = text_encoder.name.partition("@")
+    assert label == "open_clip:tiny-of-a-test:open_clip_pytorch_model.bin"
+    assert digest == ClipTextEncoder(f"local-dir:{tmp_path}").name.partition("@")[2]
 
 
 def test_an_encoder_has_one_name_wherever_its_folder_lies(folder, tmp_path):

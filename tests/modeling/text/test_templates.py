@@ -4,6 +4,7 @@ from semsam.modeling.text.templates import (
     IMAGENET,
     TEMPLATES,
     clean_name,
+    clean_names,
     fill_templates,
     read_templates,
 )
@@ -42,7 +43,13 @@ def test_a_name_with_braces_stands_as_it_is():
         ("door-stuff", "door"),
         ("wall-brick", "wall-brick"),
         ("bow_(weapon)", "bow (weapon)"),
+        ("dog:front_leg", "dog front leg"),
     ],
 )
 def test_names_of_coco_and_lvis_become_words(name, cleaned):
     assert clean_name(name) == cleaned
+
+
+def test_names_that_would_become_alike_stay_as_they_are():
+    names = ["wall", "wall-other-merged", "sky-other-merged", "door_stuff"]
+    assert clean_names(names) == ["wall", "wall-other-merged", "sky", "door stuff"]

@@ -6,9 +6,12 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from semsam.data.datasets.coco import load_coco_panoptic
+from semsam.data import DatasetCatalog, MetadataCatalog
+from semsam.data.datasets.panoptic import load_coco_panoptic
+from semsam.data.label_maps import label_map
 from semsam.data.records import BadRecordError, decode_annotations
 from semsam.utils.file_io import write_json
+from tests.data.joint_files import SIZE, write_ade20k
 
 COCO_ROOT = Path(os.environ.get("SEMSAM_DATA", "../shared/data")) / "coco"
 
@@ -55,6 +58,49 @@ def test_a_missing_folder_is_named(tmp_path):
     write_coco(tmp_path, np.ones((2, 2), int), [])
     with pytest.raises(FileNotFoundError, match="panoptic_train2017"):
         load_coco_panoptic(tmp_path, "train2017")
+
+
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [
+        ({"id": 1, "category_id": 5}, "annotation 0 of the list: ValueError: there is no category"),
+        ({"id": 1}, "annotation 0 of the list: KeyError: 'category_id'"),
+    ],
+)
+def test_a_damaged_segment_is_named_with_file_and_row(tmp_path, segment, message):
+    write_coco(tmp_path, np.ones((2, 2), int), [segment])
+    with pytest.raises(ValueError, match=f"panoptic_val2017.json': {message}"):
+        load_coco_panoptic(tmp_path)
+
+
+def test_ade20k_is_read_as_mask2former_s_scripts_leave_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMSAM_DATASETS", str(tmp_path))
+    write_ade20k(tmp_path / "ADEChallengeData2016")
+    first, second = DatasetCatalog.get("ade20k_panoptic_train")
+    assert second["image_id"] == "ADE_train_00000002"
+    truth = decode_annotations(first, SIZE)
+    assert truth.classes.tolist() == [0, 1, 1, 2]
+    assert truth.masks.areas.tolist() == [64 * 20, 20 * 20, 30 * 20, 64 * 4]
+    metadata = MetadataCatalog.get("ade20k_panoptic_train")
+    assert metadata.stuff_classes == metadata.thing_classes == ["wall", "bed", "window"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {1: 1}
+    assert metadata.stuff_dataset_id_to_contiguous_id == {0: 0, 2: 2}
+    assert metadata.vocabulary == "ade20k"
+    assert len(label_map(metadata.vocabulary)) == 150
+
+
+def test_a_missing_png_of_ade20k_is_a_bad_row_that_names_it(tmp_path):
+    write_ade20k(tmp_path)
+    first, second = DatasetCatalog.get(f"ade20k_panoptic://{tmp_path}?split=train")
+    missing = tmp_path / "ade20k_panoptic_train" / "ADE_train_00000001.png"
+    missing.unlink()
+    with pytest.raises(BadRecordError, match=str(missing)):
+        decode_annotations(first, SIZE)
+    assert len(decode_annotations(second, SIZE).masks) == 4
+    with pytest.raises(FileNotFoundError, match=r"ade20k_panoptic_val\.json' is missing"):
+        DatasetCatalog.get(f"ade20k_panoptic://{tmp_path}")
+    with pytest.raises(ValueError, match="has no split 'test'; it has: train, val"):
+        DatasetCatalog.get(f"ade20k_panoptic://{tmp_path}?split=test")
 
 
 @pytest.mark.skipif(not COCO_ROOT.is_dir(), reason=f"no COCO in {COCO_ROOT}; see SEMSAM_DATA")
