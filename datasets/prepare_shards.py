@@ -40,8 +40,10 @@ def main(argv: list[str] | None = None) -> int:
         packed = pack_datasets(
             names, args.output, args.rows_per_shard, args.name, args.format, args.workers
         )
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+    except (OSError, RuntimeError) as error:
+        parser.error(f"{error}: whole shards stay, repeat the command to go on")
     for reason in packed.left_out:
         print(f"left out: {reason}", file=sys.stderr)
     print(f"{packed.rows} images in {len(packed.shards)} shards: shards://{args.output}")

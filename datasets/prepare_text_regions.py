@@ -6,8 +6,8 @@
 ``results`` is the folder that tools/annotate.py wrote, ``photos`` what it annotated. The shards are
 read as ``text_regions_tsv://FOLDER``, and without embeddings as ``shards://FOLDER``. With
 ``--format webdataset`` they are tar files, read as ``text_regions_tar://FOLDER``, and by the
-webdataset library. A shard appears when it is whole, and a run that was stopped continues after the
-last one. A photo without a box is left out; one that cannot be used is named too, and the exit code
+webdataset library. A shard appears when it is whole, and a run that was stopped goes on. A photo
+without a box is left out; one that cannot be used is named too, and the exit code
 is then 1.
 """
 
@@ -43,8 +43,10 @@ def main(argv: list[str] | None = None) -> int:
             args.format,
             args.workers,
         )
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+    except (OSError, RuntimeError) as error:
+        parser.error(f"{error}: whole shards stay, repeat the command to go on")
     for reason in packed.left_out:
         print(f"left out: {reason}", file=sys.stderr)
     print(f"{packed.photos} photos; {packed.without_boxes} have no box")

@@ -19,7 +19,7 @@ A record is a dict, detectron2's as far as that goes:
   and 0 means nothing, ``reduce_zero_label``; in shards ``label_masks`` instead: a list of dicts
   with ``category_id``, the id, and ``segmentation``, its pixels as a run-length code, which
   together are all pixels;
-- ``image``: what SA-1B's json says of the photo, if it does.
+- ``image_info``: what SA-1B's json says of the photo, if it does.
 """
 
 from __future__ import annotations

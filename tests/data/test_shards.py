@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import runpy
+import uuid
 from itertools import islice
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from semsam.data.datasets.sem_seg import load_camvid
 from semsam.data.datasets.shard_list import list_shards, read_manifest
 from semsam.data.datasets.shards import ShardRecords
 from semsam.data.datasets.text_regions import TextRegionsTsv, text_region_row
-from semsam.data.datasets.tsv import write_tsv
+from semsam.data.datasets.tsv import TsvFile, write_tsv
 from semsam.data.datasets.visual_genome import load_visual_genome
 from semsam.data.records import BadRecordError, decode_labels
 from semsam.evaluation import build_evaluator
 from semsam.structures import Instances
+from semsam.utils.storage import as_path
 from tests.data.joint_files import (
     write_ade20k,
     write_objects365,
@@ -344,6 +346,33 @@ def test_shards_can_be_sent_to_a_worker_that_is_not_forked(tmp_path, kind):
     write_tsv(tmp_path / "s.tsv", [[b"1", column, b""]])
     records = kind(tmp_path)
     assert pickle.loads(pickle.dumps(records))[0] == records[0]
+
+
+def test_what_sa1b_says_of_a_photo_stays_in_its_json(tmp_path):
+    folder = write_images(tmp_path / "images", 1)
+    content = json.loads((folder / "image_0.json").read_text())
+    content["image"] = {"image_id": 7, "width": 60, "height": 40, "file_name": "image_0.jpg"}
+    write_json(folder / "image_0.json", content)
+    prepare(folder, "--output", tmp_path / "shards")
+    prepare(tmp_path / "shards", "--output", tmp_path / "again")
+    for name in ("shards", "again"):
+        text = TsvFile(tmp_path / name / "shard-00000.tsv")[0][1]
+        assert json.loads(text)["image"] == content["image"]
+    first, second = (tmp_path / name / "shard-00000.tsv" for name in ("shards", "again"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_shards_behind_a_url_have_their_metadata_and_records(tmp_path):
+    pytest.importorskip("upath")
+    prepare(parts(tmp_path), "--output", tmp_path / "shards", "--rows-per-shard", 1)
+    folder = as_path(f"memory://{uuid.uuid4().hex}")
+    folder.mkdir(parents=True)
+    for path in (tmp_path / "shards").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    remote, local = f"shards://{folder}", f"shards://{tmp_path / 'shards'}"
+    assert MetadataCatalog.get(remote).thing_classes == ["cat", "sofa"]
+    for one, other in zip(DatasetCatalog.get(remote), DatasetCatalog.get(local), strict=True):
+        assert {**one, "file_name": ""} == {**other, "file_name": ""}
 
 
 def test_the_size_of_images_and_shards_is_as_asked(tmp_path):

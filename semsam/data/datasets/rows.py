@@ -30,7 +30,7 @@ from semsam.data.run_length import IntArray, RunLengthMasks, to_coco_code
 
 #: What may be known of an image; a record has one of them.
 KINDS = ("annotations", "segments_info", "label_masks", "regions")
-_KEPT = ("image_id", "height", "width", "image", *KINDS)
+_KEPT = ("image_id", "height", "width", "image_info", *KINDS)
 
 
 def describe_record(record: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -51,8 +51,8 @@ def describe_record(record: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         _check_size(record, size)
         image = record.get("image_bytes") or Path(where).read_bytes()
         content = {"image_id": record["image_id"], "height": size[0], "width": size[1]}
-        if "image" in record:
-            content["image"] = record["image"]
+        if "image_info" in record:
+            content["image"] = record["image_info"]
         content |= masks_as_codes(record, size)
     check_record({"file_name": where, "image_bytes": image, **content})
     return content, image
@@ -122,6 +122,8 @@ def parse_row(text: bytes) -> dict[str, Any]:
         raise ValueError(f"the json has none of: {', '.join(KINDS)}")
     if not all("segmentation" in item for item in content.get("annotations", [])):
         raise ValueError("an annotation has no 'segmentation'")
+    if "image" in content:
+        content["image_info"] = content["image"]
     return {key: content[key] for key in _KEPT if key in content}
 
 

@@ -105,9 +105,9 @@ def _parse_members(record: dict[str, Any], members: dict[str, bytes]) -> dict[st
 
 
 def _parse_column(text: bytes) -> dict[str, Any]:
-    """``annotations``, checked, and what is said of the ``image``."""
+    """``annotations``, checked, and ``image_info`` if it is there."""
     annotations, fields = split_json(text)
     if not all("segmentation" in annotation for annotation in annotations):
         raise ValueError("an annotation has no 'segmentation'")
-    told = {"image": fields["image"]} if "image" in fields else {}
+    told = {"image_info": fields["image"]} if "image" in fields else {}
     return {"annotations": annotations, **told}
