@@ -19,7 +19,7 @@ from semsam.data.datasets.rows import describe_record, record_row
 from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTsv
 from semsam.data.datasets.sem_seg import load_camvid
 from semsam.data.datasets.shard_list import list_shards, read_manifest
-from semsam.data.datasets.shards import ShardRecords
+from semsam.data.datasets.shards import ShardRecords, pack_datasets
 from semsam.data.datasets.text_regions import TextRegionsTsv, text_region_row
 from semsam.data.datasets.tsv import TsvFile, write_tsv
 from semsam.data.datasets.visual_genome import load_visual_genome
@@ -318,6 +318,14 @@ def test_several_sources_of_one_kind_are_one_dataset(tmp_path, capsys):
     with pytest.raises(SystemExit):
         prepare(names[0], sa1b(tmp_path), "--output", tmp_path / "both")
     assert "are not of one kind" in capsys.readouterr().err
+
+
+def test_metadata_that_json_cannot_hold_are_refused_before_anything_is_packed(tmp_path):
+    name = sa1b(tmp_path)
+    MetadataCatalog.get(name).set(palette={1, 2})
+    with pytest.raises(ValueError, match="cannot stand in json"):
+        pack_datasets([name], tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
 
 
 def test_a_row_that_does_not_parse_says_where_it_is(tmp_path):

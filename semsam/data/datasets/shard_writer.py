@@ -141,17 +141,20 @@ def pack_shards(
     if write_files is not None:
         write_files()
 
+    def numbers_of(shard: int) -> range:
+        return range(shard * rows_per_shard, min((shard + 1) * rows_per_shard, len(items)))
+
     def write(shard: int) -> _Part:
-        numbers = range(shard * rows_per_shard, min((shard + 1) * rows_per_shard, len(items)))
-        return _write_shard(output / names[shard], shard_format, numbers, items, make_row)
+        path = output / names[shard]
+        return _write_shard(path, shard_format, numbers_of(shard), items, make_row)
 
     parts = {shard: _read_part(output / name) for shard, name in enumerate(names)}
     missing = [shard for shard, part in parts.items() if part is None]
     with tqdm(total=len(items), unit="image", disable=None) as bar:
-        bar.update(min(len(items), (number - len(missing)) * rows_per_shard))
+        bar.update(len(items) - sum(len(numbers_of(shard)) for shard in missing))
         for shard, part in map_in_processes(write, missing, num_workers):
             parts[shard] = part
-            bar.update(rows_per_shard if shard < number - 1 else len(items) - bar.n)
+            bar.update(len(numbers_of(shard)))
     done = [part for part in parts.values() if part is not None]
     left_out = [reason for part in done for reason in part.left_out]
     shards = [part.shard for part in done if part.shard is not None]

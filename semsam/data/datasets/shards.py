@@ -6,6 +6,7 @@ json against which objects are evaluated, where the source has one, lies beside 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -151,7 +152,7 @@ def join_metadata(names: Sequence[str], described: Sequence[dict[str, Any]]) -> 
         described: their metadata.
 
     Raises:
-        ValueError: if they differ.
+        ValueError: if they differ, or json cannot hold them.
     """
     kept = [
         {key: value for key, value in each.items() if key not in ("json_file", "panoptic_json")}
@@ -164,6 +165,10 @@ def join_metadata(names: Sequence[str], described: Sequence[dict[str, Any]]) -> 
                     f"'{names[0]}' and '{name}' are not of one kind: their {key} differ; write a "
                     "folder of shards for each, and name both to train on"
                 )
+    try:
+        json.dumps(kept[0])
+    except TypeError as error:
+        raise ValueError(f"the metadata of '{names[0]}' cannot stand in json: {error}") from error
     return kept[0]
 
 
