@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import hashlib
 import multiprocessing
@@ -193,16 +194,28 @@ def finish(process):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_run_that_is_killed_again_and_again_leaves_what_an_unbroken_one_leaves(tmp_path, seed):
     assert finish(run_by_itself(tmp_path / "unbroken", 3)) == 0
+    killed = tmp_path / "killed"
+
+    def count_whole():
+        return len(list(killed.glob("s-*.tsv.json")))
+
     rng = random.Random(seed)
-    done = [0]
+    codes = []
     for _ in range(4):
-        process = run_by_itself(tmp_path / "killed", rng.randint(1, 4))
-        time.sleep(rng.uniform(0.05, 0.25))
-        # The parent alone, or its workers with it.
-        (os.kill if rng.random() < 0.5 else os.killpg)(process.pid, signal.SIGKILL)
-        assert finish(process) == -signal.SIGKILL
-        done.append(len(list((tmp_path / "killed").glob("s-*.tsv.json"))))
-    assert done == sorted(done)
-    assert done[-1] < 43
-    assert finish(run_by_itself(tmp_path / "killed", 2)) == 0
-    assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
+        before = count_whole()
+        process = run_by_itself(killed, rng.randint(1, 4))
+        wanted = before + rng.randint(0, 5)
+        while process.is_alive() and count_whole() < wanted:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
+        # The parent alone, or its workers with it; on a busy machine it may have come to its end.
+        with contextlib.suppress(ProcessLookupError):
+            (os.kill if rng.random() < 0.5 else os.killpg)(process.pid, signal.SIGKILL)
+        codes.append(finish(process))
+        if codes[-1] == 0:
+            break
+        assert count_whole() >= before
+    assert codes[0] == -signal.SIGKILL
+    if codes[-1] != 0:
+        assert finish(run_by_itself(killed, 2)) == 0
+    assert content(killed) == content(tmp_path / "unbroken")
