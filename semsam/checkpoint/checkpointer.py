@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from semsam.utils import comm
+from semsam.utils import comm, elastic
 from semsam.utils.env import rng_state, set_rng_state
 from semsam.utils.file_io import atomic_write
 
@@ -80,6 +80,7 @@ class Checkpointer:
             )
         with atomic_write(self.save_dir / _POINTER) as file:
             file.write("")
+        elastic.note(begun_mark(self.save_dir))
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``<save_dir>/<name>.pth`` and point to it; every rank has to call this.
@@ -87,6 +88,9 @@ class Checkpointer:
         Args:
             name: ``model_0000999`` (counted by ``keep``) or any other.
             **extra: plain values and tensors to keep beside the states.
+
+        Raises:
+            OSError: if there is no space for the file; those before it stay as they are.
         """
         own = {"rng": rng_state(), **{k: p.state_dict() for k, p in self.rank_parts.items()}}
         ranks = comm.gather(own)
@@ -100,7 +104,7 @@ class Checkpointer:
                 content["model"] = {k: v for k, v in model.items() if not self.frozen.holds(k)}
                 content["frozen"] = self.frozen.as_dict()
             path = self.save_dir / f"{name}.pth"
-            with atomic_write(path, "wb") as file:
+            with atomic_write(path, "wb", tensor_bytes(content)) as file:
                 torch.save(content, file)
             with atomic_write(self.save_dir / _POINTER) as file:
                 file.write(path.name)
@@ -171,14 +175,17 @@ class Checkpointer:
         return [last, *older]
 
     def _newest_whole(self) -> Path | None:
-        candidates = self._candidates()
-        for path in candidates:
-            if fault := find_fault(path):
-                logger.warning("%s is damaged (%s): trying the one before", path, fault)
-            else:
+        faults = []
+        for path in self._candidates():
+            if not (fault := find_fault(path)):
                 return path
-        if candidates:
-            raise RuntimeError(f"no checkpoint in {self.save_dir} is whole; start without --resume")
+            logger.warning("%s is damaged (%s): trying the one before", path, fault)
+            faults.append(f"{path.name} ({fault})")
+        if faults:
+            raise RuntimeError(
+                f"no checkpoint in {self.save_dir} is whole: {', '.join(faults)}; start without "
+                "--resume"
+            )
         return None
 
     def _remove_old(self, newest: Path) -> None:
@@ -203,9 +210,30 @@ def _number(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
+def begun_mark(save_dir: str | Path) -> str:
+    """The mark (``elastic.note``) of a run whose workers resume from this folder when restarted."""
+    return f"begun in {Path(save_dir)}"
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of tensors and plain values to the CPU; nothing in it is executed."""
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def tensor_bytes(value: Any) -> int:
+    """Bytes of all tensors in nested dicts, lists and tuples; a shared storage counts once."""
+    sizes: dict[int, int] = {}
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, torch.Tensor):
+            storage = item.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(item, Mapping):
+            left.extend(item.values())
+        elif isinstance(item, list | tuple):
+            left.extend(item)
+    return sum(sizes.values())
 
 
 def find_fault(path: str | Path) -> str:

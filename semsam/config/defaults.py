@@ -281,6 +281,9 @@ def _input() -> CN:
 def _dataloader() -> CN:
     node = CN()
     node.NUM_WORKERS = 4
+    # Seconds that a batch may take before the workers count as hung and are started anew; 0: any.
+    # Less than the ten minutes after which NCCL gives up a rank that waits for its data.
+    node.TIMEOUT = 300
     # Stop when more than this share of the rows read so far was unusable.
     node.MAX_BAD_FRACTION = 0.05
     # Shuffle the rows of so many shards among each other, so that few shards are read at a time

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import resource
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from semsam.config import CfgNode
 from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records
+from semsam.data.loader import SteadyLoader
 from semsam.data.records import BadRecordError
 from semsam.data.samplers import InferenceSampler, TrainingSampler
 from semsam.utils import comm
@@ -30,15 +31,17 @@ Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 #: Rows that a worker counts as read from the start, so that one early bad row is no large share.
 _MIN_ROWS_READ = 100
+#: So many bad rows one after the other are no chance: a folder of images is gone.
+_MAX_BAD_IN_A_ROW = 100
 
 logger = logging.getLogger(__name__)
 
 
-def build_train_loader(cfg: CfgNode, start_sample: int = 0) -> DataLoader:
+def build_train_loader(cfg: CfgNode, start_sample: int = 0) -> SteadyLoader:
     """An endless loader of this rank's micro-batches, each a list of mapped records.
 
     What a sample is depends on SEED and on its position in the stream, not on the number of ranks
-    or workers, so a run continues exactly where it stopped.
+    or workers, so a run continues exactly where it stopped, and loading where a worker was lost.
 
     Args:
         cfg: DATASETS.TRAIN, INPUT, DATALOADER, SEED, MODEL.EMBEDDING_CACHE, and IMS_PER_BATCH and
@@ -64,25 +67,24 @@ def build_train_loader(cfg: CfgNode, start_sample: int = 0) -> DataLoader:
     seed = cfg.SEED if cfg.SEED >= 0 else comm.broadcast(secrets.randbits(32))
     sources = [(DatasetCatalog.get(name), _mapper(cfg, name, True)) for name in cfg.DATASETS.TRAIN]
     rows = TrainingRows(sources, seed, cfg.DATALOADER.MAX_BAD_FRACTION)
-    sampler = TrainingSampler(
-        [_shard_sizes(records) for records, _ in sources],
-        seed,
-        rank,
-        world_size,
-        start_sample,
-        cfg.DATASETS.TRAIN_SHARES,
-        cfg.DATALOADER.SHARDS_AT_ONCE,
-    )
+    sizes = [_shard_sizes(records) for records, _ in sources]
+    batch_size = total // parts
+
+    def loader(taken: int) -> DataLoader:
+        sampler = TrainingSampler(
+            sizes,
+            seed,
+            rank,
+            world_size,
+            start_sample + taken * batch_size * world_size,
+            cfg.DATASETS.TRAIN_SHARES,
+            cfg.DATALOADER.SHARDS_AT_ONCE,
+        )
+        return _loader(cfg, rows, sampler, batch_size)
+
+    loader(0)  # its errors come now
     _allow_many_files()
-    return DataLoader(
-        rows,
-        batch_size=total // parts,
-        sampler=sampler,
-        collate_fn=list,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        # A generator of its own: iterating must not move the global one.
-        generator=torch.Generator().manual_seed(0),
-    )
+    return SteadyLoader(loader)
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> EvaluationLoader:
@@ -97,15 +99,25 @@ def build_test_loader(cfg: CfgNode, name: str) -> EvaluationLoader:
         FileNotFoundError: if a file of the dataset is missing.
     """
     rows = EvaluationRows(DatasetCatalog.get(name), _mapper(cfg, name, False))
-    loader = DataLoader(
+    own = InferenceSampler(len(rows), comm.get_rank(), comm.get_world_size()).rows
+    loader = SteadyLoader(lambda taken: _loader(cfg, rows, own[taken:], 1))
+    return EvaluationLoader(loader, len(own), name)
+
+
+def _loader(
+    cfg: CfgNode, rows: Dataset, sampler: Sampler | Sequence[int], batch_size: int
+) -> DataLoader:
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return DataLoader(
         rows,
-        batch_size=1,
-        sampler=InferenceSampler(len(rows), comm.get_rank(), comm.get_world_size()),
+        batch_size=batch_size,
+        sampler=sampler,
         collate_fn=list,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        num_workers=workers,
+        timeout=cfg.DATALOADER.TIMEOUT if workers else 0,
+        # A generator of its own: iterating must not move the global one.
         generator=torch.Generator().manual_seed(0),
     )
-    return EvaluationLoader(loader, name)
 
 
 def _check_images_stay(node: CfgNode) -> None:
@@ -192,6 +204,7 @@ class TrainingRows(Dataset):
         self.max_bad_fraction = max_bad_fraction
         self.num_read = 0
         self.num_bad = 0
+        self.num_bad_in_a_row = 0
         self._ends = np.cumsum([len(records) for records, _ in sources])
 
     def __len__(self) -> int:
@@ -212,20 +225,23 @@ class TrainingRows(Dataset):
             first = int(self._ends[number]) - len(records)
             try:
                 record = records[row - first]
-                return mapper({**record, "rng": rng})
+                mapped = mapper({**record, "rng": rng})
+                self.num_bad_in_a_row = 0
+                return mapped
             except BadRecordError as error:
                 self._count_bad(error)
             row = first + int(rng.integers(len(records)))
 
     def _count_bad(self, error: BadRecordError) -> None:
         self.num_bad += 1
+        self.num_bad_in_a_row += 1
         logger.warning("row skipped (%d of %d): %s", self.num_bad, self.num_read, error)
         allowed = self.max_bad_fraction * max(self.num_read, _MIN_ROWS_READ)
-        if self.num_bad > allowed or self.num_bad == self.num_read == _MIN_ROWS_READ:
+        if self.num_bad > allowed or self.num_bad_in_a_row == _MAX_BAD_IN_A_ROW:
             raise RuntimeError(
                 f"{self.num_bad} of {self.num_read} rows read were unusable, the last one because: "
-                f"{error}. Repair the data, or raise DATALOADER.MAX_BAD_FRACTION "
-                f"({self.max_bad_fraction})."
+                f"{error}. {self.num_bad_in_a_row} came one after the other. Repair the data, or "
+                f"raise DATALOADER.MAX_BAD_FRACTION ({self.max_bad_fraction})."
             ) from error
 
 
@@ -255,14 +271,15 @@ class EvaluationLoader:
         num_bad: rows left out by the iteration that ended last.
     """
 
-    def __init__(self, loader: DataLoader, name: str) -> None:
+    def __init__(self, loader: Iterable[list[Any]], num_rows: int, name: str) -> None:
         self._loader = loader
+        self._num_rows = num_rows
         self._name = name
         self.num_bad = 0
 
     def __len__(self) -> int:
         """Batches of this rank, bad rows included."""
-        return len(self._loader)
+        return self._num_rows
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         self.num_bad = 0
@@ -272,6 +289,4 @@ class EvaluationLoader:
             else:
                 yield batch
         if self.num_bad:
-            logger.warning(
-                "'%s': %d of %d rows left out", self._name, self.num_bad, len(self._loader)
-            )
+            logger.warning("'%s': %d of %d rows left out", self._name, self.num_bad, self._num_rows)

@@ -47,12 +47,16 @@ class BadRecordError(ValueError):
     """A row or an image that cannot be used; loaders log it, count it and go on."""
 
 
+class LostShardError(FileNotFoundError):
+    """A file with many rows is gone: going on would train on other data, so nothing catches it."""
+
+
 @contextlib.contextmanager
 def blame(where: str) -> Iterator[None]:
     """Turn what decoders raise on damaged data into a BadRecordError that says where."""
     try:
         yield
-    except BadRecordError:
+    except (BadRecordError, LostShardError):
         raise
     except (
         OSError,

@@ -14,8 +14,8 @@ from .hooks import (
     PeriodicCheckpointer,
     PeriodicWriter,
 )
-from .launch import launch
-from .train_loop import HookBase, SimpleTrainer, TrainerBase
+from .launch import launch, no_vain_restarts
+from .train_loop import HookBase, SimpleTrainer, TrainerBase, check_losses
 
 __all__ = [
     "DefaultTrainer",
@@ -27,9 +27,11 @@ __all__ = [
     "PeriodicWriter",
     "SimpleTrainer",
     "TrainerBase",
+    "check_losses",
     "create_ddp_model",
     "default_argument_parser",
     "default_setup",
     "launch",
+    "no_vain_restarts",
     "resume_or_load",
 ]

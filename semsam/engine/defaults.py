@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
 from semsam.checkpoint import load_backbone_weights, load_weights
-from semsam.checkpoint.checkpointer import Checkpointer, Stateful
+from semsam.checkpoint.checkpointer import Checkpointer, Stateful, begun_mark
 from semsam.checkpoint.frozen import FrozenParts
 from semsam.config import CfgNode
 from semsam.data.build import build_test_loader, build_train_loader
@@ -25,7 +25,7 @@ from semsam.evaluation.build import build_evaluator
 from semsam.evaluation.evaluator import inference_on_dataset, print_table
 from semsam.modeling.build import build_model
 from semsam.solver import build_lr_scheduler, build_optimizer
-from semsam.utils import comm
+from semsam.utils import comm, elastic
 from semsam.utils.env import collect_env, seed_everything
 from semsam.utils.events import ConsoleWriter, EventWriter, JSONWriter, TensorBoardWriter
 from semsam.utils.file_io import atomic_write, write_json
@@ -33,6 +33,7 @@ from semsam.utils.logger import setup_logger
 
 from . import hooks
 from .ema import ModelEMA
+from .launch import MAX_RESTARTS
 from .train_loop import HookBase, SimpleTrainer
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,14 @@ def default_argument_parser() -> argparse.ArgumentParser:
         "--num-gpus", "--num_gpus", type=int, default=1, help="workers; CPU processes without a GPU"
     )
     parser.add_argument(
+        "--max-restarts",
+        "--max_restarts",
+        type=int,
+        metavar="N",
+        help="how often workers that died are started again, to go on from the newest checkpoint; "
+        f"{MAX_RESTARTS} with several workers, 0 with one, which then is this process",
+    )
+    parser.add_argument(
         "--eval-only", "--eval_only", action="store_true", help="evaluate, do not train"
     )
     parser.add_argument(
@@ -64,8 +73,8 @@ def default_argument_parser() -> argparse.ArgumentParser:
 def default_setup(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     """Make OUTPUT_DIR, start logging, seed, and leave the configuration there as ``config.yaml``.
 
-    A negative SEED becomes a fresh one, the same on all ranks, or that of the run which is resumed.
-    Each rank draws differently.
+    A negative SEED becomes a fresh one, the same on all ranks, or that of the run which is resumed
+    (``goes_on``). Each rank draws differently.
     """
     output_dir = Path(cfg.OUTPUT_DIR)
     written = output_dir / "config.yaml"
@@ -77,7 +86,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     if cfg.SEED < 0:
         frozen = cfg.is_frozen()
         cfg.defrost()
-        if args is not None and args.resume and written.is_file():
+        if args is not None and goes_on(cfg, args.resume) and written.is_file():
             cfg.SEED = yaml.safe_load(written.read_text())["SEED"]
         cfg.SEED = comm.broadcast(seed_everything(cfg.SEED))
         if frozen:
@@ -91,13 +100,21 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     comm.synchronize()
 
 
+def goes_on(cfg: CfgNode, resume: bool) -> bool:
+    """Whether a run resumes: if asked to, and where its workers had begun before a restart.
+
+    Until they have, what lies in OUTPUT_DIR is an earlier run's. Every rank has to call it.
+    """
+    return comm.broadcast(resume or elastic.is_noted(begun_mark(cfg.OUTPUT_DIR)))
+
+
 def resume_or_load(cfg: CfgNode, checkpointer: Checkpointer, resume: bool) -> dict[str, Any] | None:
-    """Fill the model: from OUTPUT_DIR's newest checkpoint if resuming, else from MODEL.WEIGHTS.
+    """Fill the model: from OUTPUT_DIR's newest checkpoint if ``goes_on``, else from MODEL.WEIGHTS.
 
     Returns:
         What ``Checkpointer.resume`` returns; None if nothing was resumed.
     """
-    state = checkpointer.resume() if resume else None
+    state = checkpointer.resume() if goes_on(cfg, resume) else None
     if state is None:
         if cfg.MODEL.BACKBONE.WEIGHTS:
             backbone = checkpointer.model.get_submodule("backbone")

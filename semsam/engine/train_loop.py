@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from semsam.solver import clip_gradients
+from semsam.utils import comm
 from semsam.utils.events import EventStorage
 
 logger = logging.getLogger(__name__)
@@ -141,45 +142,40 @@ class SimpleTrainer(TrainerBase):
         """Do one optimizer step.
 
         Raises:
-            FloatingPointError: if a loss, or the gradient, is not finite.
+            FloatingPointError: on all ranks, if a loss of one, or the gradient, is not finite; the
+                weights and the optimizer are those before the step.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        images: list[str] = []
         for part in range(self.grad_accumulation):
             started = time.perf_counter()
             batch = next(self._batches)
             self.storage.put_scalar("data_time", time.perf_counter() - started)
+            images += _image_names(batch)
             with self._gradient_sync(last=part == self.grad_accumulation - 1):
                 with torch.autocast(
                     self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None
                 ):
                     losses = self.model(batch)
                 total = sum(losses.values()) / self.grad_accumulation
-                self._record(losses)
+                self.storage.put_scalars(**check_losses(losses, batch, self.iter))
                 self.scaler.scale(total).backward()
-        self._clip()
+        self._clip(images)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def _record(self, losses: dict[str, Tensor]) -> None:
-        # One transfer from the device for all of them.
-        values = torch.stack([v.detach().float() for v in losses.values()]).tolist()
-        named = dict(zip(losses, values, strict=True))
-        total = sum(values)
-        if not math.isfinite(total):
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
-            raise FloatingPointError(f"the loss at iteration {self.iter} is not finite: {shown}")
-        self.storage.put_scalars(total_loss=total, **named)
-
-    def _clip(self) -> None:
-        if not self.max_grad_norm:
+    def _clip(self, images: Sequence[str]) -> None:
+        if self.scaler.is_enabled() and not self.max_grad_norm:
             return
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.model.parameters(), self.max_grad_norm).item()
         if math.isfinite(norm):
             self.storage.put_scalar("grad_norm", norm)
         elif not self.scaler.is_enabled():  # the scaler skips such a step and lowers its scale
+            shown = ", ".join(name for rank in comm.all_gather(images) for name in rank)
             raise FloatingPointError(
-                f"the gradient at iteration {self.iter} is not finite although the loss is"
+                f"the gradient at iteration {self.iter} is not finite although the loss is "
+                f"(images: {shown}); the weights are those before this step"
             )
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
@@ -187,3 +183,34 @@ class SimpleTrainer(TrainerBase):
         if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
             return contextlib.nullcontext()
         return self.model.no_sync()
+
+
+def check_losses(losses: dict[str, Tensor], batch: Any, iteration: int) -> dict[str, float]:
+    """The losses as numbers, and their sum as ``total_loss``; every rank has to call it.
+
+    Args:
+        losses: scalars.
+        batch: what they are of; records with a ``file_name`` are named in the error.
+        iteration: number of the step, for the error.
+
+    Raises:
+        FloatingPointError: on every rank, if a loss of one is not finite.
+    """
+    tensor = torch.stack([value.detach().float() for value in losses.values()])
+    bad = comm.all_reduce_sum((~tensor.isfinite()).any().float())
+    # One transfer from the device for all of them.
+    *values, bad_ranks = torch.cat([tensor, bad[None]]).tolist()
+    named = dict(zip(losses, values, strict=True))
+    if not bad_ranks:
+        return {"total_loss": sum(values), **named}
+    own = ", ".join(f"{name} {v:.4g}" for name, v in named.items() if not math.isfinite(v))
+    found = comm.all_gather((own, ", ".join(_image_names(batch)) or "unknown"))
+    shown = "; ".join(f"rank {r}: {bad} (images: {i})" for r, (bad, i) in enumerate(found) if bad)
+    raise FloatingPointError(
+        f"the loss at iteration {iteration} is not finite: {shown}; the weights are those before "
+        "this step"
+    )
+
+
+def _image_names(batch: Any) -> list[str]:
+    return [r["file_name"] for r in batch if isinstance(r, dict) and "file_name" in r]

@@ -8,12 +8,29 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+
+class Agent(NamedTuple):
+    """The elastic agent that started this process.
+
+    Attributes:
+        host, port: of the store that the agents of all machines share.
+        run_id: of the run, the same after a restart.
+        machine: number of the agent's machine among all, from 0.
+        restarts_left: how often it will start workers again.
+    """
+
+    host: str
+    port: int
+    run_id: str
+    machine: int
+    restarts_left: int
 
 
 def has_process_group() -> bool:
@@ -24,6 +41,22 @@ def has_process_group() -> bool:
 def is_launched() -> bool:
     """Whether torchrun (or another elastic agent) started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def get_agent() -> Agent | None:
+    """The agent that started this process; None for none, or one whose store ends with workers."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    restarts, done = (
+        int(os.environ[f"TORCHELASTIC_{name}"]) for name in ("MAX_RESTARTS", "RESTART_COUNT")
+    )
+    return Agent(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        os.environ["TORCHELASTIC_RUN_ID"],
+        int(os.environ["GROUP_RANK"]),
+        restarts - done,
+    )
 
 
 def get_rank() -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +34,14 @@ PathManager.register_handler(HTTPURLHandler())
 PathManager.register_handler(HubHandler())
 
 
+#: What a full disk, a quota and a limit on files say.
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
 @contextlib.contextmanager
-def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(
+    path: str | Path, mode: str = "w", num_bytes: int | None = None
+) -> Iterator[IO[Any]]:
     """Open a file that appears under ``path`` only when the block ends without an error.
 
     The bytes reach the disk before the rename, so a crash leaves the old file or the new one.
@@ -41,14 +49,18 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         path: where the file will be; its folder is made if absent.
         mode: ``"w"`` or ``"wb"``.
+        num_bytes: what will be written at least, if known; too little space is then found before.
 
     Raises:
         ValueError: if the mode does not write a new file.
+        OSError: with errno ENOSPC, if there is no space for the file.
     """
     if mode not in ("w", "wb"):
         raise ValueError(f"atomic_write writes whole files: mode is 'w' or 'wb', not '{mode}'")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if num_bytes is not None and num_bytes > shutil.disk_usage(path.parent).free:
+        raise _no_space(path, num_bytes)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, mode) as file:
@@ -58,10 +70,34 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         # mkstemp makes private files; give the result the usual permissions.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        written = 0
         with contextlib.suppress(FileNotFoundError):
+            written = os.stat(temporary).st_size
             os.unlink(temporary)
+        if _is_no_space(error):
+            raise _no_space(path, num_bytes, written) from error
         raise
+
+
+def _is_no_space(error: BaseException | None) -> bool:
+    """Whether it, or what it hides (torch.save fails once more on closing), is want of space."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return True
+        error = error.__context__
+    return False
+
+
+def _no_space(path: Path, needed: int | None, written: int = 0) -> OSError:
+    free = shutil.disk_usage(path.parent).free
+    size = f"at least {needed:,}" if needed is not None else f"more than {written:,}"
+    return OSError(
+        errno.ENOSPC,
+        f"no space: the file needs {size} bytes, of which {written:,} could be written; the disk "
+        f"has {free:,} free (a quota or a limit may leave less)",
+        str(path),
+    )
 
 
 def write_json(path: str | Path, value: object, indent: int | None = 2) -> None:

@@ -1,4 +1,5 @@
 import logging
+import random
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ def damage(path, how):
     damaged = {
         "cut short": data[:middle],
         "empty": b"",
+        "zeros": bytes(len(data)),
+        "garbage": random.Random(0).randbytes(len(data)),
         "one byte wrong": data.replace(b"\x00\x00\x80\x3f", b"\x00\x00\x80\x3e", 1),
     }[how]
     assert damaged != data
@@ -52,7 +55,7 @@ def test_the_pointer_names_the_newest_file(tmp_path):
     assert checkpointer(tmp_path).resume()["iteration"] == 5
 
 
-@pytest.mark.parametrize("how", ["cut short", "empty", "one byte wrong"])
+@pytest.mark.parametrize("how", ["cut short", "empty", "zeros", "garbage", "one byte wrong"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(tmp_path, caplog, how):
     checkpointer(tmp_path, value=3.0).save("model_0000004", iteration=4)
     checkpointer(tmp_path, value=1.0).save("model_0000009", iteration=9)
@@ -67,7 +70,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(tmp_path, 
 def test_no_whole_checkpoint_is_an_error(tmp_path):
     checkpointer(tmp_path).save("model_0000004", iteration=4)
     damage(tmp_path / "model_0000004.pth", "empty")
-    with pytest.raises(RuntimeError, match=r"no checkpoint .* is whole"):
+    with pytest.raises(RuntimeError, match=r"no checkpoint .* is whole: model_0000004.pth \("):
         checkpointer(tmp_path).resume()
 
 

@@ -1,4 +1,9 @@
 import logging
+import multiprocessing
+import os
+import signal
+import time
+from base64 import b64encode
 from itertools import islice
 
 import pytest
@@ -6,6 +11,8 @@ import torch
 
 from semsam.config import get_cfg
 from semsam.data import DatasetCatalog, MetadataCatalog, build_test_loader, build_train_loader
+from semsam.data.datasets.sa1b import Sa1bFolder
+from semsam.data.datasets.tsv import write_tsv
 from tests.data.sa1b_files import write_images
 
 
@@ -45,6 +52,59 @@ def test_samples_depend_on_seed_and_position_alone(images):
     assert_equal(samples(cfg, 16), expected)
     cfg.SEED = 7
     assert [name for name, _ in samples(cfg, 16)] != [name for name, _ in expected]
+
+
+@pytest.mark.parametrize("shares", [(), (2,)])
+def test_samples_stay_when_a_worker_is_killed(images, caplog, shares):
+    cfg = make_cfg(images, workers=2)
+    cfg.DATASETS.TRAIN_SHARES = shares
+    expected = samples(cfg, 8)
+    got = []
+    for batch in islice(build_train_loader(cfg), 8):
+        got += [(record["image_id"], record["prompts"].points) for record in batch]
+        if len(got) == 6:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    assert_equal(got, expected)
+    assert "loading goes on at batch" in caplog.text
+
+
+class HangingOnce:
+    """Records of a folder; the process that reads one of them first does not come back."""
+
+    def __init__(self, folder):
+        self.records = Sa1bFolder(folder)
+        self.mark = folder / "hung"
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, item):
+        if item == 3 and not self.mark.exists():
+            self.mark.touch()
+            time.sleep(1000)
+        return self.records[item]
+
+
+def test_samples_stay_when_a_worker_hangs(images, caplog):
+    DatasetCatalog.register("hanging", lambda: HangingOnce(images))
+    MetadataCatalog.get("hanging").set(mapper="PromptableMapper")
+    expected = samples(make_cfg(images), 6)
+    cfg = make_cfg(images, workers=1)
+    cfg.DATASETS.TRAIN = ("hanging",)
+    cfg.DATALOADER.TIMEOUT = 1
+    assert_equal(samples(cfg, 6), expected)
+    assert "no batch came within 1 s" in caplog.text
+    DatasetCatalog.remove("hanging")
+    MetadataCatalog.remove("hanging")
+
+
+def test_an_evaluation_misses_no_row_when_a_worker_is_killed(images):
+    ids = []
+    for batch in build_test_loader(make_cfg(images, workers=1), f"sa1b_folder://{images}"):
+        ids += [record["image_id"] for record in batch]
+        if len(ids) == 3:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    assert ids == [f"image_{index}" for index in range(10)]
 
 
 def test_iterating_does_not_move_the_global_generator(images):
@@ -88,6 +148,35 @@ def test_too_many_bad_rows_stop_training(images, fraction):
     cfg.DATALOADER.MAX_BAD_FRACTION = fraction
     with pytest.raises(RuntimeError, match=r"rows read were unusable.*MAX_BAD_FRACTION"):
         samples(cfg, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_is_lost_in_the_midst_stops_training_and_is_named(images, tmp_path, workers):
+    for shard in range(2):
+        pairs = sorted(images.glob("*.jpg"))[5 * shard : 5 * shard + 5]
+        rows = [
+            (p.stem.encode(), p.with_suffix(".json").read_bytes(), b64encode(p.read_bytes()))
+            for p in pairs
+        ]
+        write_tsv(tmp_path / "shards" / f"{shard}.tsv", rows)
+    cfg = make_cfg(images, workers)
+    cfg.DATASETS.TRAIN = (f"sa1b_tsv://{tmp_path / 'shards'}",)
+    batches = iter(build_train_loader(cfg))
+    next(batches)
+    (tmp_path / "shards" / "1.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"the shard '.*1\.tsv' was there .*--resume"):
+        list(islice(batches, 10))
+
+
+def test_a_folder_of_images_that_is_lost_in_the_midst_stops_training(images):
+    cfg = make_cfg(images)
+    cfg.DATALOADER.MAX_BAD_FRACTION = 0.9
+    batches = iter(build_train_loader(cfg))
+    for _ in range(60):
+        next(batches)
+    images.rename(images.parent / "elsewhere")
+    with pytest.raises(RuntimeError, match=r"unusable.*image_\d.*100 came one after the other"):
+        next(batches)
 
 
 def test_evaluation_leaves_bad_rows_out_and_counts_them(images, caplog):

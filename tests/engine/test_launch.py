@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from semsam.engine import launch
+from semsam.engine.launch import is_passing
 from semsam.utils import comm
 
 
@@ -54,9 +56,53 @@ def test_workers_of_torchrun_are_joined(tmp_path):
     assert (tmp_path / "1").read_text() == str([(0, 0, 2), (1, 1, 2)])
 
 
+def begin_and_fail(folder):
+    Path(folder, f"start_{comm.get_rank()}_{len(list(Path(folder).iterdir()))}").touch()
+    comm.synchronize()
+    if comm.get_rank() == 1:
+        raise FileNotFoundError("/data/images is not there")
+    comm.synchronize()
+
+
+def test_an_error_that_no_restart_cures_ends_the_run_at_once(tmp_path):
+    code = (
+        "from semsam.engine import launch\n"
+        "from tests.engine.test_launch import begin_and_fail\n"
+        f"launch(begin_and_fail, 2, 'cpu', ({str(tmp_path)!r},), max_restarts=3)\n"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.count("no restart cures FileNotFoundError: /data/images is not there") == 1
+    assert "RuntimeError: all workers were stopped by SIGHUP" in done.stderr
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (RuntimeError("[/gloo/transport/tcp/pair.cc:545] Connection reset by peer"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (torch.distributed.DistNetworkError("lost"), True),
+        (ConnectionResetError(), True),
+        (OSError(errno.ESTALE, "stale file handle"), True),
+        (OSError(errno.ENOSPC, "no space left on device"), False),
+        (FileNotFoundError("gone"), False),
+        (ValueError("SOLVER.IMS_PER_BATCH is 3"), False),
+        (FloatingPointError("the loss is not finite"), False),
+        (RuntimeError("no checkpoint is whole"), False),
+    ],
+)
+def test_errors_that_may_pass_are_known(error, passes):
+    assert is_passing(error) is passes
+
+
 def test_no_worker_at_all_is_rejected():
     with pytest.raises(ValueError, match="1 or more"):
         launch(print, 0)
+    with pytest.raises(ValueError, match="--max-restarts is 0 or more"):
+        launch(print, 1, "cpu", max_restarts=-1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

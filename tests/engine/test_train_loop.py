@@ -128,6 +128,41 @@ def test_a_gradient_that_is_not_finite_stops_training():
     assert run.model.weight.item() == 0
 
 
+def test_a_gradient_that_is_not_finite_is_found_also_where_none_is_clipped():
+    with pytest.raises(FloatingPointError, match="gradient at iteration 0"):
+        trainer(Root()).train(0, 1)
+
+
+@pytest.mark.parametrize("norm", [0.0, 1.0])
+def test_a_gradient_that_overflows_float16_is_skipped_and_the_scale_lowered(norm):
+    run = trainer(Root(), amp_dtype=torch.float16, max_grad_norm=norm)
+    before = run.scaler.get_scale()
+    run.train(0, 1)
+    assert run.model.weight.item() == 0
+    assert run.scaler.get_scale() < before
+
+
+class Named(nn.Module):
+    """The loss is the number of each record."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch):
+        good = self.weight * 0.5
+        return {"loss_good": good, "loss_bad": self.weight * sum(r["number"] for r in batch)}
+
+
+def test_the_images_and_only_the_losses_that_are_not_finite_are_named():
+    good = [{"file_name": "a.jpg", "number": 1.0}]
+    bad = [{"file_name": "b.jpg", "number": 1.0}, {"file_name": "c.jpg", "number": math.inf}]
+    run = trainer(Named(), [good, bad])
+    message = r"iteration 1 .*: rank 0: loss_bad inf \(images: b.jpg, c.jpg\); the weights"
+    with pytest.raises(FloatingPointError, match=message):
+        run.train(0, 2)
+
+
 class Half(Line):
     def forward(self, batch):
         self.seen = self.linear(torch.ones(1, 1)).dtype

@@ -3,40 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from semsam.utils.events import read_metrics
 
-from .tiny_run import write_config, write_images
-
-ROOT = Path(__file__).parents[2]
-CLOCKS = {"time", "data_time"}
-
-
-def start(config, output, *arguments, tool="train_net.py"):
-    command = [sys.executable, str(ROOT / "tools" / tool), "--config-file", str(config)]
-    return subprocess.Popen(
-        [*command, f"OUTPUT_DIR={output}", *arguments],
-        cwd=config.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def run(config, output, *arguments, tool="train_net.py"):
-    process = start(config, output, *arguments, tool=tool)
-    text, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, text[-4000:]
-    return text
+from .tiny_run import lines, run, start, write_config, write_images
 
 
 def run_and_kill(config, output, *arguments, after_line):
@@ -50,12 +24,6 @@ def run_and_kill(config, output, *arguments, after_line):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (output / "model_final.pth").exists(), "the run was over before it could be killed"
-
-
-def lines(output):
-    """What was measured, without clocks."""
-    found = read_metrics(output / "metrics.json")
-    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in found]
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +99,11 @@ def test_a_mistyped_key_is_named_before_anything_starts(config, tmp_path):
     assert process.returncode != 0
     assert "unknown key 'SOLVER.MAX_ITERS' (did you mean 'MAX_ITER'?)" in text
     assert not (tmp_path / "output").exists()
+
+
+def test_torchrun_does_not_start_a_wrong_configuration_again(config, tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", "3"]
+    output = tmp_path / "output"
+    text = run(config, output, "SOLVER.MAX_ITERS", "3", launcher=launcher, fails=True)
+    assert text.count("no restart cures ValueError: unknown key") == 1
+    assert text.count("Traceback (most recent call last)") == 2  # the worker's, the agent's

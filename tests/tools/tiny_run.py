@@ -1,12 +1,20 @@
 """A data set and a configuration so small that a training run takes seconds."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import yaml
 from PIL import Image
 from pycocotools import mask as mask_utils
 
+from semsam.utils.events import read_metrics
+
+ROOT = Path(__file__).parents[2]
+CLOCKS = {"time", "data_time"}
 CONFIG = {
     "SEED": 7,
     "MODEL": {
@@ -81,3 +89,35 @@ def write_config(path, images, output_dir):
     config["DATASETS"] = {"TRAIN": [name], "TEST": [name]}
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def start(config, output, *arguments, tool="train_net.py", launcher=()):
+    """A tool as a process, in a session of its own."""
+    command = [sys.executable, *launcher, str(ROOT / "tools" / tool), "--config-file", str(config)]
+    return subprocess.Popen(
+        [*command, f"OUTPUT_DIR={output}", *arguments],
+        cwd=config.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process, fails=False):
+    """Wait for a process that ``start`` gave; returns what it wrote."""
+    text, _ = process.communicate(timeout=240)
+    assert (process.returncode != 0) == fails, text[-4000:]
+    return text
+
+
+def run(*arguments, fails=False, **options):
+    """``start`` and ``finish``."""
+    return finish(start(*arguments, **options), fails)
+
+
+def lines(output):
+    """What was measured, without clocks."""
+    found = read_metrics(output / "metrics.json")
+    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in found]

@@ -6,14 +6,16 @@ they are of. Else an index without its shard tells of one.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from semsam.data.records import LostShardError
 from semsam.utils.file_io import write_json
 from semsam.utils.storage import as_path
 
@@ -70,6 +72,18 @@ class Manifest:
     def suffix(self) -> str:
         """Of the shards, which are all of one kind."""
         return Path(self.shards[0].name).suffix
+
+
+@contextlib.contextmanager
+def reading(shard: Path) -> Iterator[None]:
+    """Turn what reading a shard raises into a LostShardError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise LostShardError(
+            f"the shard '{shard}' was there at first and is lost now ({error}); put it back, then "
+            "go on from where this has stopped (--resume)"
+        ) from error
 
 
 class ShardedRows:

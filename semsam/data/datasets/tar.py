@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from semsam.data.datasets.shard_list import INDEX_SUFFIXES, ShardedRows, list_shards
+from semsam.data.datasets.shard_list import INDEX_SUFFIXES, ShardedRows, list_shards, reading
 from semsam.data.records import blame
 from semsam.data.run_length import IntArray
 from semsam.utils.file_io import atomic_write
@@ -91,13 +91,13 @@ class TarShard:
         """Members of a sample by kind; those that are not asked for are not read.
 
         Raises:
-            FileNotFoundError: if the file is gone.
+            LostShardError: if the file is gone.
             ValueError: if it was cut since it was opened.
         """
         index = self._index
         first, last = index.first[item : item + 2].tolist()
         members = {}
-        with self.path.open("rb") as file:
+        with reading(self.path), self.path.open("rb") as file:
             for number in range(first, last):
                 kind, size = self._kinds[index.kind[number]], int(index.size[number])
                 if kind in kinds:

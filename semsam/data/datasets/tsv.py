@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from semsam.data.datasets.shard_list import ShardedRows, list_shards
+from semsam.data.datasets.shard_list import ShardedRows, list_shards, reading
 from semsam.data.records import blame
 from semsam.utils.file_io import atomic_write
 from semsam.utils.storage import RangeCache, as_path, is_remote, read_range
@@ -50,15 +50,16 @@ class TsvRow:
         """Its columns.
 
         Raises:
-            FileNotFoundError: if the file is gone.
+            LostShardError: if the file cannot be opened any more.
             ValueError: if the row does not begin and end where the index has it.
         """
         read = read_range if self.cache is None else self.cache.read
-        line = read(self.path, self.offset, self.num_bytes)
-        # The last row of a file may lack its line break.
-        is_row = line.find(b"\n") == len(line) - 1 or (
-            b"\n" not in line and not read_range(self.path, self.offset + len(line), 1)
-        )
+        with reading(self.path):
+            line = read(self.path, self.offset, self.num_bytes)
+            # The last row of a file may lack its line break.
+            is_row = line.find(b"\n") == len(line) - 1 or (
+                b"\n" not in line and not read_range(self.path, self.offset + len(line), 1)
+            )
         if len(line) < self.num_bytes:
             raise ValueError(f"'{self.path}' ends in row {self.number}: it was cut")
         if not is_row:
