@@ -82,6 +82,15 @@ class Checked:
         self.names.append(int.from_bytes(digest, "little"))
 
 
+@dataclass(frozen=True)
+class _Names:
+    """Of a part that was checked: millions of rows, as few bytes each as can be."""
+
+    file: str
+    rows: NDArray[np.int64]
+    names: NDArray[np.uint64]
+
+
 def verify(source: str | Path, num_workers: int = 1) -> Iterator[Checked]:
     """Check all rows, and the indices and checksums of shards, going on after each fault.
 
@@ -112,12 +121,14 @@ def verify(source: str | Path, num_workers: int = 1) -> Iterator[Checked]:
         records = DatasetCatalog.get(str(source))
         starts = range(0, len(records), _ROWS_AT_ONCE)
         parts, check = list(starts), partial(_check_rows, str(source), records)
-    done = []
+    done: list[_Names] = []
     bar = tqdm(map_in_processes(check, parts, num_workers), total=len(parts), disable=None)
     for _, part in bar:
-        done.append(part)
+        rows = np.array(part.named, dtype=np.int64)
+        done.append(_Names(part.file, rows, np.array(part.names, dtype=np.uint64)))
         yield part
-    yield from _find_twice(sorted(done, key=lambda part: (part.file, part.named[:1])))
+    if done:
+        yield from _find_twice(sorted(done, key=lambda part: (part.file, part.rows[:1].tolist())))
 
 
 def _folder_parts(folder: Path) -> tuple[list[Any], Callable[[Any], Checked], Checked]:
@@ -266,15 +277,17 @@ def _short(error: BadRecordError) -> str:
     return str(error).removeprefix(": ")
 
 
-def _find_twice(parts: Sequence[Checked]) -> Iterator[Checked]:
-    """Faults of rows whose name another row has."""
-    names = np.concatenate([np.array(part.names, dtype=np.uint64) for part in parts])
-    if not len(names):
-        return
+def _find_twice(parts: Sequence[_Names]) -> Iterator[Checked]:
+    """Faults of rows whose name another row has.
+
+    Args:
+        parts: file, rows and their names' digests of each part; one part or more.
+    """
+    names = np.concatenate([part.names for part in parts])
     part_of = np.repeat(np.arange(len(parts)), [len(part.names) for part in parts])
-    rows = np.concatenate([np.array(part.named, dtype=np.int64) for part in parts])
+    rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(names, kind="stable")
-    same = np.flatnonzero(np.diff(names[order]) == 0)
+    same = np.flatnonzero(names[order][1:] == names[order][:-1])
     for place in same.tolist():
         first, second = order[place], order[place + 1]
         checked = Checked(parts[part_of[second]].file)

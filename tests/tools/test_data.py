@@ -2,6 +2,8 @@ import base64
 import json
 import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +210,14 @@ def test_head_shows_rows_without_their_images_and_draws_them(tmp_path, shards, c
     name = f"visual_genome://{root}?split=test"
     assert run("head", name, "--output", tmp_path / "regions") == 0
     assert (tmp_path / "regions" / "000.png").is_file()
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error(shards):
+    tool = [sys.executable, str(ROOT / "tools" / "data.py"), "head", str(shards), "--number", "5"]
+    run = subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    run.stdout.close()
+    assert run.stderr.read() == b""
+    assert run.wait() == 1
 
 
 def test_merged_shards_are_one_dataset_whose_files_are_links(tmp_path, shards, capsys):
