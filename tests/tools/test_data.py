@@ -277,6 +277,8 @@ def test_the_truth_of_objects_is_cut_and_joined_with_their_shards(tmp_path):
 
 def test_shards_of_others_without_a_list_get_one(tmp_path, shards):
     (shards / "shards.json").unlink()
+    pack_datasets([f"sa1b_folder://{tmp_path / 'images'}"], tmp_path / "ours", 2)
+    assert run("merge", shards, tmp_path / "ours", "--output", tmp_path / "both") == 0
     assert run("merge", shards, "--output", tmp_path / "all") == 0
     assert MetadataCatalog.get(f"shards://{tmp_path / 'all'}").mapper == "PromptableMapper"
     assert run("verify", tmp_path / "all") == 0

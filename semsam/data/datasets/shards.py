@@ -154,8 +154,14 @@ def join_metadata(names: Sequence[str], described: Sequence[dict[str, Any]]) -> 
     Raises:
         ValueError: if they differ, or json cannot hold them.
     """
+    files = ("json_file", "panoptic_json")
+    # Metadata that were in json have lists where others have tuples.
     kept = [
-        {key: value for key, value in each.items() if key not in ("json_file", "panoptic_json")}
+        {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in each.items()
+            if key not in files
+        }
         for each in described
     ]
     for name, each in zip(names, kept, strict=True):
