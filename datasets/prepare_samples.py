@@ -13,21 +13,22 @@ is.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from semsam.data.datasets.hierarchy import segment_hierarchy
 from semsam.data.datasets.sa1b_writer import make_annotation, write_pair
 from semsam.data.datasets.scenes import draw_scene
+from semsam.utils.workers import default_num_workers, map_in_processes
 
 #: Photos that no training image shows any part of.
 HELD_OUT_PHOTOS = ("coffee", "flower")
@@ -123,6 +124,12 @@ def held_out_photos() -> Iterator[tuple[str, Image]]:
         yield f"{name}_right", image[:, int(share * image.shape[1]) :]
 
 
+def run_alone(write: Callable, folder: Path, item: Any) -> None:
+    """Write an item with one thread: there are as many processes as processors."""
+    cv2.setNumThreads(1)
+    write(folder, item)
+
+
 def write_folder(folder: Path, write: Callable, items: Sequence) -> None:
     """Fill a folder with all processors; it appears when it is whole."""
     if folder.is_dir():
@@ -130,8 +137,10 @@ def write_folder(folder: Path, write: Callable, items: Sequence) -> None:
         return
     unfinished = folder.with_name(f".{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), cv2.setNumThreads, (1,)) as pool:
-        pool.map(partial(write, unfinished), items, chunksize=max(1, len(items) // 16))
+    work = partial(run_alone, write, unfinished)
+    done = map_in_processes(work, items, default_num_workers(), "spawn")
+    for _ in tqdm(done, folder.name, len(items), disable=None):
+        pass
     unfinished.rename(folder)
     print(f"{folder}: {sum(1 for _ in folder.glob('*.jpg'))} images")
 

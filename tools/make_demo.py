@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     run("sample set", f"datasets/prepare_samples.py --output {samples}", samples / "photos_train")
     for name in ("scenes_train", "photos_train", *SETS):
         done = shards / name / "shards.json"
-        run("shards", f"datasets/prepare_sa1b.py {samples / name} --output {shards / name}", done)
+        run("shards", f"datasets/prepare_shards.py {samples / name} --output {shards / name}", done)
     before, trained = OUTPUT / "before", OUTPUT / "train"
     command = f"{train_net} --eval-only OUTPUT_DIR={before}"
     run("evaluation before", command, before / "results.json")
@@ -200,7 +200,7 @@ def list_commands(samples: Path, shards: Path, train_net: str) -> Sequence[str]:
     """The steps as a user types them."""
     return [
         f"datasets/prepare_samples.py --output {samples}",
-        f"datasets/prepare_sa1b.py {samples}/scenes_train --output {shards}/scenes_train",
+        f"datasets/prepare_shards.py {samples}/scenes_train --output {shards}/scenes_train",
         train_net,
         f"{train_net} --eval-only MODEL.WEIGHTS={OUTPUT}/train/model_final.pth",
     ]

@@ -310,30 +310,48 @@ def sole_run(folder: str | Path) -> Iterator[None]:
             os.close(handle)
 
 
-def read_results(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """What a run has left, in the order of names.
+class Results:
+    """What a run has left, read by the names of photos.
 
-    Yields:
-        The photo's line in the journal (``name``, ``file_name``, which is the photo's path in the
-        folder of images, ``height``, ``width``, ...), and its result.
+    Args:
+        folder: of the results.
+
+    Attributes:
+        lines: name -> the photo's line in the journal (``name``, ``file_name``, which is the
+            photo's path in the folder of images, ``height``, ``width``, ...), in order of names.
 
     Raises:
-        FileNotFoundError: if the folder has no journal, or a result is missing.
-        ValueError: if a result is damaged.
+        FileNotFoundError: if the folder has no journal.
         RuntimeError: if results are packed, but pyarrow is not installed.
     """
-    lines = read_journal(Path(folder), "journal")
-    if not lines:
-        raise FileNotFoundError(f"'{folder}' has no journal.jsonl with results of annotation")
-    packed = PackedResults(folder)
-    for name in sorted(lines):
-        path = Path(folder) / f"{name}{RESULT_SUFFIX}"
-        if name in packed.sizes and not path.is_file():
-            yield lines[name], json.loads(packed.read(name))
-        elif _is_result(path):
-            yield lines[name], json.loads(path.read_bytes())
-        else:
-            raise ValueError(f"'{path}' is no json with annotations: annotate again to resume")
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.lines = dict(sorted(read_journal(self.folder, "journal").items()))
+        if not self.lines:
+            raise FileNotFoundError(f"'{folder}' has no journal.jsonl with results of annotation")
+        self._packed = PackedResults(folder)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A photo's result.
+
+        Raises:
+            FileNotFoundError: if it is missing.
+            ValueError: if it is damaged.
+        """
+        path = self.folder / f"{name}{RESULT_SUFFIX}"
+        if name in self._packed.sizes and not path.is_file():
+            return json.loads(self._packed.read(name))
+        if _is_result(path):
+            return json.loads(path.read_bytes())
+        raise ValueError(f"'{path}' is no json with annotations: annotate again to resume")
+
+
+def read_results(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Lines and results of all photos in the order of names; see :class:`Results` for errors."""
+    results = Results(folder)
+    for name, line in results.lines.items():
+        yield line, results.read(name)
 
 
 def _is_result(path: Path) -> bool:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semsam.data.datasets.shard_writer import TAR, TSV, ShardFormat, pack_shards
+from semsam.data.catalog import DatasetCatalog
+from semsam.data.datasets.shard_writer import FORMATS, pack_shards
 from semsam.data.datasets.text_regions import text_region_row
 from semsam.data.datasets.text_regions_tar import text_region_sample
 from semsam.data.datasets.tsv import TsvRow, read_columns
 from semsam.data.records import BadRecordError, blame
 
 from .mask_sources import Item
-from .output import read_results
+from .output import Results
 from .shards import find_items
 
-#: Name -> the format, and what makes a row of a photo's name, file and result.
-_FORMATS: dict[str, tuple[ShardFormat, Callable[[str, bytes, dict[str, Any]], Any]]] = {
-    "tsv": (TSV, text_region_row),
-    "webdataset": (TAR, text_region_sample),
+#: What makes a row of a photo's name, file and result, by format.
+_ROWS: dict[str, Callable[[str, bytes, dict[str, Any]], Any]] = {
+    "tsv": text_region_row,
+    "webdataset": text_region_sample,
 }
 
 
@@ -46,6 +47,7 @@ def pack_text_regions(
     rows_per_shard: int = 1000,
     shard_name: str = "text_regions",
     form: str = "tsv",
+    num_workers: int = 1,
 ) -> Packed:
     """Write shards for training.
 
@@ -58,38 +60,41 @@ def pack_text_regions(
         shard_name: start of the shards' file names.
         form: ``"tsv"``, as ``semsam.data.datasets.text_regions`` describes them, or
             ``"webdataset"``, tar files as ``text_regions_tar`` there does.
+        num_workers: processes.
 
     Raises:
         FileNotFoundError: if there are no results, or no photo has a box.
         ValueError: if there is no such form, a result is damaged, or the output is already
             packed, or was begun with other arguments.
-        RuntimeError: if results are parquet, but pyarrow is not installed.
+        OSError: if a file cannot be written.
+        RuntimeError: if results are parquet, but pyarrow is not installed; if a worker dies.
     """
-    if form not in _FORMATS:
-        raise ValueError(f"shards are of the form {' or '.join(_FORMATS)}, not '{form}'")
-    shard_format, make_row = _FORMATS[form]
-    boxed, total = {}, 0
-    for line, result in read_results(results):
-        total += 1
-        if result["annotations"]:
-            boxed[line["name"]] = line["file_name"]
-    items = find_items(images, boxed)
+    if form not in FORMATS:
+        raise ValueError(f"shards are of the form {' or '.join(FORMATS)}, not '{form}'")
+    found = Results(results)
+    names = list(found.lines)
+    items = find_items(images, {name: line["file_name"] for name, line in found.lines.items()})
 
-    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
-        for line, result in read_results(results):
-            if line["name"] in boxed:
-                yield line["name"], result
+    def make_row(name: str) -> Any:
+        result = found.read(name)
+        if not result["annotations"]:
+            return None
+        return _ROWS[form](name, _read(name, items.get(name)), result)
 
-    left_out = pack_shards(
-        rows(),
-        lambda row: make_row(row[0], _read(row[0], items.get(row[0])), row[1]),
+    packed = pack_shards(
+        names,
+        make_row,
         Path(output),
         rows_per_shard,
         shard_name,
-        f"{results} of {images}",
-        shard_format,
+        [f"{results} of {images}"],
+        FORMATS[form],
+        num_workers,
+        # Without their embeddings rows of a TSV shard are regions as any others.
+        DatasetCatalog.metadata_of_type("text_regions_tsv://") if form == "tsv" else {},
     )
-    return Packed(len(boxed) - len(left_out), total - len(boxed), left_out)
+    left_out = len(packed.left_out)
+    return Packed(packed.rows, len(names) - packed.rows - left_out, packed.left_out)
 
 
 def _read(name: str, item: Item | None) -> bytes:

@@ -61,6 +61,12 @@ class Metadata(SimpleNamespace):
         """
         return getattr(self, key, default)
 
+    def as_dict(self) -> dict[str, Any]:
+        """All that is known, without the name; errors as ``get``."""
+        # Asking for what nobody has reads what stands in files.
+        self.get("name_of_no_attribute")
+        return {key: value for key, value in self.__dict__.items() if key != "name"}
+
     def __getattr__(self, key: str) -> Any:
         if "_describe" in self.__dict__ and not key.startswith("_"):
             described = self._describe()

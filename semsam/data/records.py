@@ -8,14 +8,18 @@ A record is a dict, detectron2's as far as that goes:
 - either ``annotations``: a list of dicts with ``segmentation`` (a COCO run-length code or polygons)
   and, if known, ``category_id`` (contiguous, from 0), ``iscrowd`` (1 for a crowd, which no object
   is) and ``point_coords`` ([[x, y]], a click in pixels);
-- or ``pan_seg_file_name`` (a COCO panoptic PNG) and ``segments_info`` (a list of dicts with ``id``,
-  ``category_id``, ``iscrowd``);
+- or ``segments_info`` (a list of dicts with ``id``, ``category_id``, ``iscrowd``) and
+  ``pan_seg_file_name`` (a COCO panoptic PNG) or, in shards, a ``segmentation`` (a run-length code)
+  of each segment;
 - or ``height`` and ``width`` of the photo and ``regions``: a list of dicts with ``region_id``
   (int), ``bbox`` ([x0, y0, x1, y1], float pixels of the photo), ``phrases`` (captions of the
   region, one or more) and, if known, ``segmentation`` (a COCO run-length code or polygons) and
   ``category_id`` (contiguous, from 0);
 - or ``sem_seg_file_name`` (a png with a class id in each pixel) and, where its ids are one too high
-  and 0 means nothing, ``reduce_zero_label``.
+  and 0 means nothing, ``reduce_zero_label``; in shards ``label_masks`` instead: a list of dicts
+  with ``category_id``, the id, and ``segmentation``, its pixels as a run-length code, which
+  together are all pixels;
+- ``image_info``: what SA-1B's json says of the photo, if it does.
 """
 
 from __future__ import annotations
@@ -151,7 +155,7 @@ def decode_annotations(record: dict[str, Any], size: tuple[int, int]) -> Annotat
         BadRecordError: if a mask is damaged, missing, or of another size than the image.
     """
     with blame(record["file_name"]):
-        if "pan_seg_file_name" in record:
+        if "segments_info" in record:
             return _panoptic(record, size)
         annotations = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
         masks = RunLengthMasks.from_coco(
@@ -245,29 +249,45 @@ def decode_segments(record: dict[str, Any]) -> IntArray:
     """The segment that each pixel belongs to.
 
     Args:
-        record: with ``pan_seg_file_name``.
+        record: with ``segments_info``.
 
     Returns:
         (H, W) ids of ``segments_info``; 0 for none.
 
     Raises:
-        BadRecordError: if the file is missing, or no picture.
+        BadRecordError: if the file is missing, or no picture, or a run-length code is damaged.
     """
+    if "pan_seg_file_name" not in record:
+        return _paint(record, record["segments_info"], "id")
     path = record["pan_seg_file_name"]
     with blame(path), Image.open(path) as image:
         colours = np.asarray(image.convert("RGB")).astype(np.int64)
     return colours @ np.array([1, 256, 256 * 256])
 
 
+def _paint(record: dict[str, Any], parts: list[dict[str, Any]], key: str) -> IntArray:
+    """(H, W) the value that a key has in the part to which a pixel belongs; 0 for none."""
+    with blame(record["file_name"]):
+        size = record["height"], record["width"]
+        masks = RunLengthMasks.from_coco([part["segmentation"] for part in parts], size)
+        labels = np.zeros(size, dtype=np.int64)
+        for part, mask in zip(parts, masks.decode(), strict=True):
+            labels[mask] = part[key]
+    return labels
+
+
 def _panoptic(record: dict[str, Any], size: tuple[int, int]) -> Annotations:
-    labels = decode_segments(record)
-    if labels.shape != size:
-        raise ValueError(f"the panoptic image is {labels.shape}, the image {size}")
     segments = [s for s in record["segments_info"] if not s.get("iscrowd", 0)]
-    masks = RunLengthMasks.from_labels(labels, [s["id"] for s in segments])
+    if "pan_seg_file_name" in record:
+        labels = decode_segments(record)
+        if labels.shape != size:
+            raise ValueError(f"the panoptic image is {labels.shape}, the image {size}")
+        masks = RunLengthMasks.from_labels(labels, [s["id"] for s in segments])
+    else:
+        masks = RunLengthMasks.from_coco([s["segmentation"] for s in segments], size)
     missing = [s["id"] for s, area in zip(segments, masks.areas, strict=True) if area == 0]
     if missing:
-        raise ValueError(f"segments {missing} have no pixel in {record['pan_seg_file_name']}")
+        raise ValueError(f"segments {missing} have no pixel")
     classes = np.array([s["category_id"] for s in segments], dtype=np.int64)
     return Annotations(masks, classes, None)
 
@@ -276,17 +296,20 @@ def decode_labels(record: dict[str, Any]) -> NDArray[np.integer]:
     """The class of each pixel.
 
     Args:
-        record: with ``sem_seg_file_name``, or else of panoptic segments.
+        record: with ``sem_seg_file_name`` or ``label_masks``, or else of panoptic segments.
 
     Returns:
         (H, W) ids as the file has them; with ``reduce_zero_label`` one less, and 0 becomes the
         file type's highest number, 255. Of panoptic segments the class, 255 for none and crowds.
 
     Raises:
-        BadRecordError: if the file is missing, or no picture of one channel.
+        BadRecordError: if the file is missing, or no picture of one channel, or a run-length code
+            is damaged.
     """
-    if "pan_seg_file_name" in record:
+    if "segments_info" in record:
         return _segment_classes(record)
+    if "label_masks" in record:
+        return _paint(record, record["label_masks"], "category_id")
     path = record["sem_seg_file_name"]
     with blame(path), Image.open(path) as image:
         labels = np.asarray(image)

@@ -146,7 +146,7 @@ def test_results_become_shards_for_training(done, tmp_path, source, models):
     assert (packed.photos, packed.without_boxes) == (len(boxed), 6 - len(boxed))
     assert packed.left_out == []
     records = DatasetCatalog.get(f"text_regions_tsv://{tmp_path / 'train'}")
-    plain = DatasetCatalog.get(f"regions_tsv://{tmp_path / 'train'}")
+    plain = DatasetCatalog.get(f"shards://{tmp_path / 'train'}")
     assert [record["image_id"] for record in records] == boxed
     for record, other in zip(records, plain, strict=True):
         result = found[record["image_id"]]
@@ -161,7 +161,9 @@ def test_results_become_shards_for_training(done, tmp_path, source, models):
         same = [i for i, name in enumerate(names) if name == names[0]]
         assert np.ptp(record["text_embeddings"][same], axis=0).max() == 0
     tars = tmp_path / "tars"
-    assert pack_text_regions(output, images, tars, 2, form="webdataset") == packed
+    assert pack_text_regions(output, images, tars, 2, form="webdataset", num_workers=2) == packed
+    with pytest.raises(ValueError, match="type of their own"):
+        DatasetCatalog.get(f"shards://{tars}")
     assert_same_records(DatasetCatalog.get(f"text_regions_tar://{tars}"), records)
 
 

@@ -12,11 +12,11 @@ from semsam.annotation.mask_sources import ImageFiles, Sa1bMasks
 from semsam.annotation.plan import describe_plan
 from semsam.annotation.report import write_review_sheet
 from semsam.annotation.shards import TsvMasks, TsvPhotos, open_photos
-from semsam.data.datasets.shard_list import write_manifest
 from semsam.data.datasets.tsv import write_tsv
 from semsam.data.records import BadRecordError
 from semsam.inference import AutomaticMaskGenerator
 from semsam.modeling import build_model
+from tests.data.shard_files import write_list
 
 from ..tiny import perturb, tiny_sam_cfg
 from .colour_labeler import ColourLabeler
@@ -172,7 +172,7 @@ def test_a_missing_index_or_shard_is_named(shards, tmp_path):
     (shards / "s1.lineidx").unlink()
     with pytest.raises(FileNotFoundError, match=r"s1\.lineidx"):
         TsvMasks(shards).items()
-    write_manifest(shards, ["s0.tsv", "s9.tsv"])
+    write_list(shards, ["s0.tsv", "s9.tsv"])
     with pytest.raises(FileNotFoundError, match=r"s9\.tsv"):
         TsvMasks(shards).items()
     with pytest.raises(FileNotFoundError, match="nowhere"):
@@ -180,7 +180,7 @@ def test_a_missing_index_or_shard_is_named(shards, tmp_path):
 
 
 def test_sa1b_masks_point_to_the_source_that_reads_shards(shards):
-    write_manifest(shards, ["s0.tsv"])
+    write_list(shards, ["s0.tsv"])
     with pytest.raises(FileNotFoundError, match="TsvMasks"):
         Sa1bMasks(shards).items()
 

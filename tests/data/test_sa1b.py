@@ -1,8 +1,6 @@
 import base64
 import json
-import runpy
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +10,6 @@ from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTar, Sa1bTsv
 from semsam.data.datasets.tsv import write_tsv
 from semsam.data.records import BadRecordError, LazyImage, decode_annotations
 from tests.data.sa1b_files import SIZE, nested_masks, write_images
-
-PREPARE = Path(__file__).parents[2] / "datasets" / "prepare_sa1b.py"
-
-
-def prepare(*arguments):
-    """Run the script; returns its exit code."""
-    return runpy.run_path(str(PREPARE))["main"]([str(argument) for argument in arguments])
 
 
 def content(record):
@@ -85,32 +76,6 @@ def test_a_sample_of_a_tar_file_that_does_not_parse_says_where_it_is(tmp_path):
     for name, row in rows.items():
         with pytest.raises(BadRecordError, match=rf"s\.tar:{name}: .*{reasons[name]}"):
             records[row]
-
-
-@pytest.mark.parametrize("form", ["folder", "tar"])
-def test_packed_images_are_those_of_the_folder(tmp_path, capsys, form):
-    source = write_images(tmp_path / "images", 5)
-    if form == "tar":
-        source = pack_tar(tmp_path / "images.tar", source)
-    assert prepare(source, "--output", tmp_path / "shards", "--rows-per-shard", 2) == 0
-    records = Sa1bTsv(tmp_path / "shards")
-    assert [len(shard) for shard in records.shards] == [2, 2, 1]
-    assert_same_records(records, Sa1bFolder(tmp_path / "images"))
-    with pytest.raises(SystemExit):
-        prepare(source, "--output", tmp_path / "shards")
-    assert "the folder is packed" in capsys.readouterr().err
-
-
-def test_packing_names_what_it_leaves_out(tmp_path, capsys):
-    write_images(tmp_path / "images", 4)
-    (tmp_path / "images" / "image_0.json").unlink()
-    (tmp_path / "images" / "image_1.json").write_text("{")
-    (tmp_path / "images" / "image_2.jpg").write_bytes(b"no image")
-    assert prepare(tmp_path / "images", "--output", tmp_path / "shards") == 1
-    errors = capsys.readouterr().err
-    for name in ("image_0", "image_1", "image_2"):
-        assert f"left out: {name}" in errors
-    assert [record["image_id"] for record in Sa1bTsv(tmp_path / "shards")] == ["image_3"]
 
 
 def row_of(folder, index):

@@ -70,5 +70,5 @@ def test_colours_vary_in_training_only_and_labels_never(tmp_path):
 
 def test_labels_of_another_size_than_the_photo_are_a_bad_record(tmp_path):
     record = write(tmp_path, np.zeros((6, 12)), size=(6, 10))
-    with pytest.raises(BadRecordError, match=r"labels\.png: labels are \(6, 12\).*\(6, 10\)"):
+    with pytest.raises(BadRecordError, match=r"labels are \(6, 12\).*\(6, 10\)"):
         mapper(False)(record)

@@ -6,9 +6,10 @@ import tarfile
 
 import pytest
 
-from semsam.data.datasets.shard_list import list_shards, write_manifest
+from semsam.data.datasets.shard_list import list_shards
 from semsam.data.datasets.tar import TarRecords, TarShard, write_tar
 from semsam.data.records import BadRecordError
+from tests.data.shard_files import write_list
 
 SAMPLES = [{"jpg": b"j" * 700, "json": b"{}"}, {"png": b"p", "a.npy": b"123", "json": b"[]"}]
 KINDS = ("jpg", "png", "json", "a.npy")
@@ -164,7 +165,7 @@ def test_a_missing_shard_or_one_of_another_kind_is_named(tmp_path):
     (tmp_path / "a.tar").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.tar"):
         list_shards(tmp_path, ".tar")
-    write_manifest(tmp_path, ["b.tar"])
+    write_list(tmp_path, ["b.tar"])
     assert [shard.name for shard in list_shards(tmp_path, ".tar")] == ["b.tar"]
     with pytest.raises(ValueError, match=r"lists 'b\.tar', which is no \.tsv file"):
         list_shards(tmp_path)

@@ -3,9 +3,17 @@ import uuid
 
 import pytest
 
-from semsam.data.datasets.shard_list import holds_shards, list_shards, write_manifest
+from semsam.data.datasets.shard_list import (
+    Manifest,
+    ShardFile,
+    holds_shards,
+    list_shards,
+    read_manifest,
+    write_manifest,
+)
 from semsam.data.datasets.tsv import TsvFile, TsvRecords, write_tsv
 from semsam.utils.storage import as_path
+from tests.data.shard_files import write_list
 
 ROWS = [[b"a", b"1"], ["é€".encode(), b"22"], [b"c", b""]]
 
@@ -73,9 +81,33 @@ def test_shards_are_in_order_of_their_names(tmp_path):
     for name in ("b.tsv", "a.tsv", "c.tsv"):
         write_tsv(tmp_path / name, ROWS)
     assert [shard.name for shard in list_shards(tmp_path)] == ["a.tsv", "b.tsv", "c.tsv"]
-    write_manifest(tmp_path, ["c.tsv", "a.tsv"])
+    write_list(tmp_path, ["c.tsv", "a.tsv"])
     assert [shard.name for shard in list_shards(tmp_path)] == ["a.tsv", "c.tsv"]
-    assert json.loads((tmp_path / "shards.json").read_text()) == {"shards": ["c.tsv", "a.tsv"]}
+
+
+def test_a_manifest_comes_back_as_written_with_numbers_as_keys(tmp_path):
+    metadata = {"thing_dataset_id_to_contiguous_id": {1: 0, 90: 1}, "thing_classes": ["a", "b"]}
+    manifest = Manifest([ShardFile("a.tsv", 3, 20, "ff")], ["x://y"], metadata, ["b: bad"])
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+    assert (manifest.rows, manifest.suffix) == (3, ".tsv")
+
+
+@pytest.mark.parametrize(
+    "change", [{"schema": 0}, {"shards": ["a.tsv"]}, {"shards": []}, {"metadata": None}]
+)
+def test_a_manifest_of_another_version_or_a_damaged_one_is_refused(tmp_path, change):
+    write_list(tmp_path, ["a.tsv"])
+    path = tmp_path / "shards.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=r"shards\.json' is no list of shards of this version"):
+        read_manifest(tmp_path)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="JSONDecodeError"):
+        list_shards(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="sa1b_tsv://"):
+        read_manifest(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -89,7 +121,7 @@ def test_a_missing_file_is_named(tmp_path):
     (tmp_path / "a.lineidx").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.lineidx"):
         TsvFile(tmp_path / "a.tsv")
-    write_manifest(tmp_path, ["a.tsv", "z.tsv"])
+    write_list(tmp_path, ["a.tsv", "z.tsv"])
     with pytest.raises(FileNotFoundError, match=r"z\.tsv"):
         list_shards(tmp_path)
 
@@ -100,7 +132,7 @@ def test_a_list_or_an_index_tells_a_folder_of_shards(tmp_path):
     assert not holds_shards(tmp_path / "table.tsv")
     write_tsv(tmp_path / "shards" / "x.tsv", ROWS)
     assert holds_shards(tmp_path / "shards")
-    write_manifest(tmp_path, ["x.tsv"])
+    write_list(tmp_path, ["x.tsv"])
     assert holds_shards(tmp_path)
 
 

@@ -1,7 +1,8 @@
 """The datasets that semsam knows by name; nothing is read until one is asked for.
 
 A dataset elsewhere needs no entry here: ``sa1b_folder://DIR``, ``sa1b_tsv://DIR``,
-``coco_panoptic://ROOT?split=val2017``, ``visual_genome://ROOT?split=test`` and so on are names too.
+``coco_panoptic://ROOT?split=val2017``, ``visual_genome://ROOT?split=test`` and so on are names too,
+and ``shards://DIR`` is any of them as shards.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from semsam.data.catalog import DatasetCatalog, MetadataCatalog, Records, datasets_root
+from semsam.data.datasets.coco_captions import load_coco_captions
 from semsam.data.datasets.instances import (
     SEGINW_NAMES,
     describe_coco_instances,
@@ -45,7 +47,6 @@ from semsam.data.datasets.region_classes import (
     load_objects365,
     load_v3det,
 )
-from semsam.data.datasets.regions import RegionsTsv
 from semsam.data.datasets.sa1b import Sa1bFolder, Sa1bTar, Sa1bTsv
 from semsam.data.datasets.sa1b_captions import Sa1bCaptions
 from semsam.data.datasets.sem_seg import (
@@ -54,6 +55,7 @@ from semsam.data.datasets.sem_seg import (
     load_cityscapes,
     load_foggy_driving,
 )
+from semsam.data.datasets.shards import describe_shards, load_shards
 from semsam.data.datasets.text_regions import TextRegionsTsv
 from semsam.data.datasets.text_regions_tar import TextRegionsTar
 from semsam.data.datasets.visual_genome import load_visual_genome
@@ -96,7 +98,7 @@ _REGION_TYPES: dict[str, Callable[..., Records]] = {
     "coco_classes": load_coco_classes,
     "objects365": load_objects365,
     "v3det": load_v3det,
-    "regions_tsv": RegionsTsv,
+    "coco_captions": load_coco_captions,
     "text_regions_tsv": TextRegionsTsv,
     "text_regions_tar": TextRegionsTar,
     "sa1b_captions": Sa1bCaptions,
@@ -148,8 +150,8 @@ _NAMES = {
     "visual_genome_train": "visual_genome://{root}/visual_genome?split=train",
     "visual_genome_val": "visual_genome://{root}/visual_genome?split=val",
     "visual_genome_test": "visual_genome://{root}/visual_genome?split=test",
-    "visual_genome_tsv_train": "regions_tsv://{root}/visual_genome_tsv/train",
-    "visual_genome_tsv_test": "regions_tsv://{root}/visual_genome_tsv/test",
+    "visual_genome_tsv_train": "shards://{root}/visual_genome_tsv/train",
+    "visual_genome_tsv_test": "shards://{root}/visual_genome_tsv/test",
     "generated_tsv_train": "text_regions_tsv://{root}/generated_tsv/train",
     "generated_tar_train": "text_regions_tar://{root}/generated_tar/train",
     "refcoco_unc_val": "refcoco://{root}/refer/refcoco?split=val",
@@ -161,11 +163,13 @@ _NAMES = {
     "refcocog_umd_val": "refcoco://{root}/refer/refcocog?by=umd&split=val",
     "refcocog_umd_test": "refcoco://{root}/refer/refcocog?by=umd&split=test",
     "refcocog_google_val": "refcoco://{root}/refer/refcocog?by=google&split=val",
+    "coco_2017_train_captions": "coco_captions://{root}/coco?split=train2017",
+    "coco_2017_val_captions": "coco_captions://{root}/coco?split=val2017",
     "coco_2017_train_classes": "coco_classes://{root}/coco?split=train2017",
     "coco_2017_val_classes": "coco_classes://{root}/coco?split=val2017",
     "objects365_train_classes": "objects365://{root}/objects365?split=train",
     "objects365_val_classes": "objects365://{root}/objects365?split=val",
-    "objects365_tsv_train_classes": "regions_tsv://{root}/objects365_tsv/train",
+    "objects365_tsv_train_classes": "shards://{root}/objects365_tsv/train",
     "v3det_train_classes": "v3det://{root}/v3det?split=train",
     "v3det_val_classes": "v3det://{root}/v3det?split=val",
     "camvid_train": "camvid://{root}/camvid?split=train",
@@ -190,6 +194,7 @@ def _register() -> None:
     DatasetCatalog.register_type("sa1b_folder", Sa1bFolder, **_SA1B)
     DatasetCatalog.register_type("sa1b_tar", Sa1bTar, **_SA1B)
     DatasetCatalog.register_type("sa1b_tsv", Sa1bTsv, **_SA1B)
+    DatasetCatalog.register_type("shards", load_shards, describe_shards)
     DatasetCatalog.register_type("coco_panoptic", load_coco_panoptic, **_COCO)
     for scheme, (load, describe, vocabulary) in _PANOPTIC_TYPES.items():
         DatasetCatalog.register_type(scheme, load, describe, **_PANOPTIC, vocabulary=vocabulary)

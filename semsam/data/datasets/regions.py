@@ -6,7 +6,6 @@ in each worker; here a record is a piece of one buffer of json until it is asked
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import logging
@@ -16,15 +15,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from semsam.data.datasets.tsv import TsvRecords
-from semsam.data.records import LazyImage, blame, check_region, decode_regions
+from semsam.data.records import check_region
 
 #: A row of an annotation file -> the image's id and the region, see ``semsam.data.records``.
 Parse = Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]
 Value = TypeVar("Value")
-
-#: What a shard keeps of a record beside the image; the name column turns an id into text.
-_COLUMNS = ("image_id", "height", "width", "regions")
 
 logger = logging.getLogger(__name__)
 
@@ -57,40 +52,6 @@ class RegionRecords:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[number] for number in range(len(self)))
-
-
-class RegionsTsv(TsvRecords):
-    """Records of the shards that ``datasets/prepare_regions.py`` writes.
-
-    Arguments and errors are those of ``TsvRecords``.
-    """
-
-    @staticmethod
-    def parse(text: bytes) -> dict[str, Any]:
-        """Keys of the record from the json.
-
-        Raises:
-            KeyError, ValueError: if it is not what it should be.
-        """
-        return _parse_columns(text)
-
-
-def region_row(record: dict[str, Any]) -> list[bytes]:
-    """The columns of a record of regions in a TSV shard: image id, json, base64 image.
-
-    Raises:
-        BadRecordError: if the image or a region cannot be used.
-    """
-    decode_regions(record, LazyImage(record).size)
-    with blame(record["file_name"]):
-        image = record.get("image_bytes") or Path(record["file_name"]).read_bytes()
-    text = json.dumps({key: record[key] for key in _COLUMNS})
-    return [str(record["image_id"]).encode(), text.encode(), base64.b64encode(image)]
-
-
-def _parse_columns(text: bytes) -> dict[str, Any]:
-    content = json.loads(text)
-    return {key: content[key] for key in _COLUMNS}
 
 
 def collect_regions(

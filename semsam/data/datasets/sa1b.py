@@ -48,11 +48,11 @@ class Sa1bFolder:
         """
         image = self.images[item]
         with blame(str(image)):
-            annotations = parse_annotations(image.with_suffix(".json").read_bytes())
+            content = _parse_column(image.with_suffix(".json").read_bytes())
         return {
             "file_name": str(image),
             "image_id": image.relative_to(self.folder).with_suffix("").as_posix(),
-            "annotations": annotations,
+            **content,
         }
 
 
@@ -87,18 +87,6 @@ class Sa1bTsv(TsvRecords):
         return _parse_column(text)
 
 
-def parse_annotations(text: bytes) -> list[dict[str, Any]]:
-    """The annotations of a SA-1B json: under the key ``annotations``, or a bare list.
-
-    Raises:
-        ValueError: if it is not json, or an annotation has no ``segmentation``.
-    """
-    annotations, _ = split_json(text)
-    if not all("segmentation" in annotation for annotation in annotations):
-        raise ValueError("an annotation has no 'segmentation'")
-    return annotations
-
-
 def split_json(text: bytes) -> tuple[Any, dict[str, Any]]:
     """The annotations of a SA-1B json, unchecked, and the fields that stand beside them.
 
@@ -113,8 +101,13 @@ def split_json(text: bytes) -> tuple[Any, dict[str, Any]]:
 
 
 def _parse_members(record: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
-    return {"annotations": parse_annotations(members["json"])}
+    return _parse_column(members["json"])
 
 
 def _parse_column(text: bytes) -> dict[str, Any]:
-    return {"annotations": parse_annotations(text)}
+    """``annotations``, checked, and ``image_info`` if it is there."""
+    annotations, fields = split_json(text)
+    if not all("segmentation" in annotation for annotation in annotations):
+        raise ValueError("an annotation has no 'segmentation'")
+    told = {"image_info": fields["image"]} if "image" in fields else {}
+    return {"annotations": annotations, **told}

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from semsam.data.datasets.shard_list import INDEX_SUFFIXES, ShardedRows, list_shards, reading
 from semsam.data.records import blame
@@ -175,6 +176,20 @@ def write_tar(path: str | Path, samples: Iterable[Mapping[str, bytes]]) -> int:
             number += 1
     _find_index(path)
     return number
+
+
+def image_kind(image_file: bytes) -> str:
+    """What an encoded image is called as a member.
+
+    Raises:
+        OSError: if it is no image.
+        ValueError: if samples have no images of its format.
+    """
+    name = str(Image.open(io.BytesIO(image_file)).format).lower()
+    kind = "jpg" if name in ("jpeg", "mpo") else name
+    if kind not in IMAGE_KINDS:
+        raise ValueError(f"samples have no images of the format {name}")
+    return kind
 
 
 def _find_index(path: Path) -> _Index:

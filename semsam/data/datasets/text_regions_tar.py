@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from semsam.data.datasets.tar import IMAGE_KINDS, TarRecords
+from semsam.data.datasets.tar import TarRecords, image_kind
 from semsam.data.datasets.text_regions import (
     describe_photo,
     round_box,
@@ -113,7 +112,7 @@ def text_region_sample(name: str, image_file: bytes, result: dict[str, Any]) -> 
     """
     content = describe_photo(name, image_file, result)
     with blame(name):
-        kind = _image_kind(image_file)
+        kind = image_kind(image_file)
         size = content["height"], content["width"]
         regions, table = content["regions"], content["text_embeddings"]
         vectors = stored_embeddings(table)
@@ -174,14 +173,6 @@ def _is_usable(region: dict[str, Any], size: tuple[int, int]) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _image_kind(image_file: bytes) -> str:
-    name = str(Image.open(io.BytesIO(image_file)).format).lower()
-    kind = "jpg" if name in ("jpeg", "mpo") else name
-    if kind not in IMAGE_KINDS:
-        raise ValueError(f"samples have no images of the format {name}")
-    return kind
 
 
 def _write_vectors(vectors: NDArray[np.floating]) -> bytes:

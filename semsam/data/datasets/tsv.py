@@ -95,7 +95,7 @@ class TsvFile:
         for file in (self.path, index):
             if not file.is_file():
                 raise FileNotFoundError(f"'{file}' is missing")
-        self._offsets = np.append(_read_index(index), self.path.stat().st_size)
+        self._offsets = np.append(read_index(index), self.path.stat().st_size)
         if self._offsets[0] != 0 or (np.diff(self._offsets) <= 0).any():
             raise ValueError(f"'{index}' does not fit '{self.path}'; write the index again")
 
@@ -130,8 +130,12 @@ class TsvFile:
                 yield file.read(length)
 
 
-def _read_index(path: Path) -> np.ndarray:
-    """(N,) offsets, without an object a row."""
+def read_index(path: Path) -> np.ndarray:
+    """(N,) where the rows of a shard begin, in bytes, from its index; without an object a row.
+
+    Raises:
+        ValueError: if it is no list of numbers.
+    """
     text = path.read_bytes()
     if not text.strip():
         raise ValueError(f"'{path}' is empty")
@@ -221,9 +225,20 @@ def read_columns(row: TsvRow, labels: TsvRow | None = None) -> tuple[bytes, byte
     Raises:
         OSError, ValueError: if it has other columns or cannot be read.
     """
-    name, annotations, image = row.read()
+    return parse_columns(row.read(), None if labels is None else labels.read())
+
+
+def parse_columns(
+    columns: Sequence[bytes], labels: Sequence[bytes] | None = None
+) -> tuple[bytes, bytes, bytes]:
+    """As ``read_columns``, of columns that were read.
+
+    Raises:
+        ValueError: if there are others, or the image is no base64.
+    """
+    name, annotations, image = columns
     if labels is not None:
-        annotations = labels.read()[-1]
+        annotations = labels[-1]
     return name, annotations, base64.b64decode(image, validate=True)
 
 

@@ -44,8 +44,8 @@ class PhotoMapper:
         """Map one record (see ``semsam.data.records``).
 
         Returns:
-            In evaluation what the record has, ``image`` (uint8 (3, h, w) RGB tensor), and
-            ``height`` and ``width`` of the photo.
+            In evaluation what the record has beside the encoded photo, ``image`` (uint8 (3, h, w)
+            RGB tensor), and ``height`` and ``width`` of the photo.
 
         Raises:
             BadRecordError: if the photo is damaged; in training as ``PromptableMapper``.
@@ -56,4 +56,5 @@ class PhotoMapper:
         pixels = self.resize(photo.size).apply_image(photo.decode())
         height, width = photo.size
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        return {**record, "image": image, "height": height, "width": width}
+        kept = {key: value for key, value in record.items() if key != "image_bytes"}
+        return {**kept, "image": image, "height": height, "width": width}

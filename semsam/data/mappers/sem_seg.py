@@ -65,7 +65,7 @@ class SemSegMapper:
         }
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Map one record with ``sem_seg_file_name`` (see ``semsam.data.records``).
+        """Map one record with a class for every pixel (see ``semsam.data.records``).
 
         In training ``record["rng"]``, a ``numpy.random.Generator``, gives every random number.
 
@@ -81,7 +81,7 @@ class SemSegMapper:
         labels = decode_labels(record)
         if labels.shape != photo.size:
             raise BadRecordError(
-                f"{record['sem_seg_file_name']}: labels are {labels.shape}, the photo {photo.size}"
+                f"{record['file_name']}: labels are {labels.shape}, the photo {photo.size}"
             )
         image = photo.decode()
         if self.is_train:
