@@ -70,12 +70,12 @@ class TrainingSampler(Sampler[tuple[int, int]]):
         members = np.repeat(np.arange(len(sizes)), self.shares)
         # Of each dataset the epoch whose order is at hand.
         orders: dict[int, tuple[int, np.ndarray]] = {}
-        position = self.first
+        position, turns, at_hand = self.first, members, -1
         while True:
             number, place = divmod(position, length)
-            turns = members
-            if len(sizes) > 1:
+            if len(sizes) > 1 and number != at_hand:
                 turns = np.random.default_rng((self.seed, 0, number)).permutation(members)
+                at_hand = number
             dataset = int(turns[place])
             used = number * self.shares[dataset] + np.count_nonzero(turns[:place] == dataset)
             epoch, index = divmod(int(used), int(sizes[dataset]))
