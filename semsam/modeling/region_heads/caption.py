@@ -275,6 +275,8 @@ class CaptionHead(nn.Module):
             pad_token_id=ends[0] if config.pad_token_id is None else config.pad_token_id,
             return_dict_in_generate=True,
             output_scores=True,
+            # Ranks never wait for each other's sentences, also where training shards the weights.
+            synced_gpus=False,
         )
         if beams > 1:
             return result.sequences, result.sequences_scores
