@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import shutil
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,9 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from semsam.utils import comm
 from semsam.utils.file_io import atomic_write, is_no_space, no_space
+
+# Each rank reads on its own, as it should.
+warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
 
 _REST = "rest.pth"
 _SUMS = "checksums.json"
@@ -73,6 +77,7 @@ def write_folder(
     """
     aside = partial_path(folder)
     is_main = comm.is_main_process()
+    folder.parent.mkdir(parents=True, exist_ok=True)
     if is_main:
         shutil.rmtree(aside, ignore_errors=True)
     free = shutil.disk_usage(folder.parent).free

@@ -139,7 +139,10 @@ class CaptionHead(nn.Module):
                 tasks.append(inst.gt_tasks[seed] if inst.has("gt_tasks") else self.task)
         prefix = self.prefix(self.region_tokens(output), tasks)
         if not captions:
-            return {"loss_caption": prefix.sum() * 0}
+            # Ranks that share the language model's weights run it together.
+            one, word = prefix.new_zeros(1, *prefix.shape[1:]), targets[0].seeds.new_zeros(1, 1)
+            unread = self.logits(one, word, torch.ones_like(word, dtype=torch.bool))
+            return {"loss_caption": (prefix.sum() + unread.sum()) * 0}
         ids, mask = (x.to(prefix.device) for x in self.tokenizer.encode(captions))
         heads = len(prefix) // len(captions)
         ids, mask = (x.repeat_interleave(heads, dim=0) for x in (ids, mask))
@@ -219,7 +222,7 @@ class CaptionHead(nn.Module):
         if unknown:
             raise ValueError(f"tasks are {', '.join(TASKS)}, not {', '.join(unknown)}")
         seen = self.projection(tokens.flatten(0, 1))
-        asked = torch.tensor([TASKS.index(t) for t in tasks], device=tokens.device)
+        asked = tokens.new_tensor([TASKS.index(t) for t in tasks], dtype=torch.long)
         table = self.task_tokens.weight.unflatten(0, (len(TASKS), self.num_task_tokens))
         return torch.cat([table[asked].repeat_interleave(tokens.shape[1], dim=0), seen], dim=1)
 
