@@ -188,9 +188,10 @@ class Checkpointer:
         path = self.save_dir / name
         sharded.write_folder(path, tensors, rest, num_bytes, self._group)
         if comm.is_main_process():
-            self._point_to(path)
+            # First: a run that is killed in between does its last steps again.
             if name == _FINAL:
                 sharded.consolidate(path, path.with_suffix(".pth"))
+            self._point_to(path)
 
     def _point_to(self, path: Path) -> None:
         with atomic_write(self.save_dir / _POINTER) as file:

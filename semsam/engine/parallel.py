@@ -85,7 +85,7 @@ def shard_model(model: nn.Module, find_unused_parameters: bool = False) -> nn.Mo
         return model
     mesh = init_device_mesh(next(model.parameters()).device.type, (comm.get_world_size(),))
     scalars = {p for p in model.parameters() if not p.dim()}
-    blocks = list(find_blocks(model))
+    blocks = find_blocks(model)
     for block in blocks:
         fully_shard(block, mesh=mesh, ignored_params=scalars)
     fully_shard(model, mesh=mesh, ignored_params=scalars)
@@ -97,14 +97,13 @@ def shard_model(model: nn.Module, find_unused_parameters: bool = False) -> nn.Mo
     return model
 
 
-def find_blocks(model: nn.Module) -> Iterator[nn.Module]:
+def find_blocks(model: nn.Module) -> list[nn.Module]:
     """The blocks of large parts: items of the outermost lists of several modules of one class.
 
     A list of stages is none: what a stage consists of is also called from outside.
     """
-    for name, part in model.named_modules():
-        if name.rpartition(".")[2] in _LARGE_PARTS:
-            yield from _blocks_below(part)
+    parts = [m for name, m in model.named_modules() if name.rpartition(".")[2] in _LARGE_PARTS]
+    return list(dict.fromkeys(block for part in parts for block in _blocks_below(part)))
 
 
 def _blocks_below(module: nn.Module) -> Iterator[nn.Module]:
