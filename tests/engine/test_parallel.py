@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from semsam import model_zoo
+from semsam.checkpoint import load_weights
+from semsam.checkpoint.checkpointer import Checkpointer
+from semsam.checkpoint.frozen import FrozenParts
 from semsam.config import load_cfg
 from semsam.engine import DefaultTrainer, SimpleTrainer, default_setup, gathered, parallelize
 from semsam.engine.parallel import find_blocks
@@ -25,6 +28,7 @@ from tests.tiny import (
     tiny_caption_cfg,
     tiny_cfg,
     tiny_ovsam_cfg,
+    tiny_sam_cfg,
     training_record,
     write_language_model,
 )
@@ -210,6 +214,39 @@ def test_a_language_model_that_ranks_share_learns_what_copies_learn(tmp_path):
     cfg = tiny_caption_cfg(folder, TRAIN_LANGUAGE_MODEL=True)
     assert len(find_blocks(build_model(cfg))) == 4
     on_two_ranks(compare, tmp_path, cfg, [[captioned(2, 0)], [captioned(1, 1)]])
+
+
+def save_and_go_on(cfg):
+    """Save a model in parts, spoil it, and go on; the language model comes from its folder."""
+    model = parallelize(cfg, build_model(cfg))
+    frozen = FrozenParts.from_config(cfg)
+    load_weights(model, cfg.MODEL.WEIGHTS)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    with Checkpointer(model, cfg.OUTPUT_DIR, frozen=frozen, shards=True) as checkpointer:
+        checkpointer.save("model_final", iteration=4)
+    with torch.no_grad():
+        model.region_heads["CaptionHead"].task_tokens.weight.zero_()
+        model.backbone.net.pos_embed.zero_()
+    assert Checkpointer(model, cfg.OUTPUT_DIR, shards=True).resume()["iteration"] == 4
+    for name, value in model.state_dict().items():
+        assert torch.equal(value.to_local(), expected[name].to_local()), name
+
+
+def test_what_is_frozen_is_left_out_of_folders_and_files_and_comes_from_its_source(tmp_path):
+    cfg = tiny_caption_cfg(write_language_model(tmp_path / "language_model"))
+    cfg.MODEL.FREEZE, cfg.SOLVER.PARALLEL = ["backbone", "decoder"], "fsdp"
+    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(tmp_path / "sam.pth"), str(tmp_path / "run")
+    sam = build_model(tiny_sam_cfg())
+    torch.save(sam.state_dict(), cfg.MODEL.WEIGHTS)
+    on_two_ranks(save_and_go_on, tmp_path, cfg)
+    file = tmp_path / "run" / "model_final.pth"
+    stored = torch.load(file, weights_only=True)["model"]
+    assert stored
+    assert all(name.startswith("region_heads.CaptionHead.") for name in stored)
+    assert not any("language_model" in name for name in stored)
+    model = build_model(cfg)
+    load_weights(model, file)
+    assert torch.equal(model.backbone.net.pos_embed, sam.backbone.net.pos_embed)
 
 
 def test_scalars_learn_from_all_ranks(tmp_path):
