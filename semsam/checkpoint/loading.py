@@ -13,6 +13,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional as F
 
 from semsam.utils.file_io import PathManager
@@ -201,13 +202,11 @@ def _load_strictly(
 ) -> None:
     own = model.state_dict()
     # A tied tensor has two names, and some files hold it once.
-    filled = {own[k].untyped_storage()._cdata for k in state_dict if k in own}
+    filled = {_storage(own[k]) for k in state_dict if k in own}
     missing = [
         k
         for k, v in own.items()
-        if k not in state_dict
-        and not k.startswith(allowed_missing)
-        and v.untyped_storage()._cdata not in filled
+        if k not in state_dict and not k.startswith(allowed_missing) and _storage(v) not in filled
     ]
     unexpected = [k for k in state_dict if k not in own]
     mismatched = [
@@ -230,7 +229,21 @@ def _load_strictly(
         if theirs and any(problem.startswith(LANGUAGE_MODEL) for problem in wrong):
             problems.insert(0, "its language model is not that of MODEL.CAPTION.LANGUAGE_MODEL")
         raise ValueError(f"'{source}' does not fit the model: " + "; ".join(problems))
-    model.load_state_dict(state_dict, strict=False)
+    placed = {key: _placed_like(value, own[key]) for key, value in state_dict.items()}
+    model.load_state_dict(placed, strict=False)
+
+
+def _storage(tensor: Tensor) -> int:
+    part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return part.untyped_storage()._cdata
+
+
+def _placed_like(tensor: Tensor, own: Tensor) -> Tensor:
+    """The part that this rank holds of a tensor, where the model has a part of it."""
+    if isinstance(tensor, DTensor) or not isinstance(own, DTensor):
+        return tensor
+    mesh, placements = own.device_mesh, own.placements
+    return distribute_tensor(tensor.to(own.device), mesh, placements, src_data_rank=None)
 
 
 def _listed(keys: list[str]) -> str:

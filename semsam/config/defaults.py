@@ -321,6 +321,9 @@ def _solver() -> CN:
     solver.CHECKPOINT_PERIOD = 5000
     # Checkpoints kept besides those at the end; 0 for all.
     solver.KEEP_CHECKPOINTS = 3
+    # How processes share the model: "ddp", each has all of it; "fsdp", each has a part of every
+    # weight, its gradient and its optimizer state, and checkpoints are folders.
+    solver.PARALLEL = "ddp"
     # For several processes, where a step may leave parameters unused (SAM: kinds of prompts).
     solver.FIND_UNUSED_PARAMETERS = False
     # Store what is frozen too; else a checkpoint names where it came from, with a digest.

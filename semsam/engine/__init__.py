@@ -2,7 +2,6 @@
 
 from .defaults import (
     DefaultTrainer,
-    create_ddp_model,
     default_argument_parser,
     default_setup,
     resume_or_load,
@@ -15,6 +14,13 @@ from .hooks import (
     PeriodicWriter,
 )
 from .launch import launch, no_vain_restarts
+from .parallel import (
+    average_scalar_gradients,
+    create_ddp_model,
+    gathered,
+    is_sharded,
+    parallelize,
+)
 from .train_loop import HookBase, SimpleTrainer, TrainerBase, check_losses
 
 __all__ = [
@@ -27,11 +33,15 @@ __all__ = [
     "PeriodicWriter",
     "SimpleTrainer",
     "TrainerBase",
+    "average_scalar_gradients",
     "check_losses",
     "create_ddp_model",
     "default_argument_parser",
     "default_setup",
+    "gathered",
+    "is_sharded",
     "launch",
     "no_vain_restarts",
+    "parallelize",
     "resume_or_load",
 ]

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import yaml
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
@@ -34,6 +33,7 @@ from semsam.utils.logger import setup_logger
 from . import hooks
 from .ema import ModelEMA
 from .launch import MAX_RESTARTS
+from .parallel import gathered, is_sharded, parallelize
 from .train_loop import HookBase, SimpleTrainer
 
 logger = logging.getLogger(__name__)
@@ -124,22 +124,6 @@ def resume_or_load(cfg: CfgNode, checkpointer: Checkpointer, resume: bool) -> di
     return state
 
 
-def create_ddp_model(model: nn.Module, find_unused_parameters: bool = False) -> nn.Module:
-    """Wrap a model so that ranks share gradients; with one process, the model itself.
-
-    Args:
-        model: on its device.
-        find_unused_parameters: for models of which a step may leave some unused.
-    """
-    if comm.get_world_size() == 1:
-        return model
-    device = next(model.parameters()).device
-    device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(
-        model, device_ids=device_ids, find_unused_parameters=find_unused_parameters
-    )
-
-
 class DefaultTrainer(SimpleTrainer):
     """Trains what a configuration describes.
 
@@ -158,10 +142,12 @@ class DefaultTrainer(SimpleTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         self.cfg = cfg
-        model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
+        shards = is_sharded(cfg)
+        model = parallelize(cfg, self.build_model(cfg))
+        bare_model = getattr(model, "module", model)
+        optimizer = self.build_optimizer(cfg, bare_model)
         super().__init__(
-            create_ddp_model(model, cfg.SOLVER.FIND_UNUSED_PARAMETERS),
+            model,
             (),  # the loader is built by train(), at the sample where training starts
             optimizer,
             grad_accumulation=cfg.SOLVER.GRAD_ACCUMULATION,
@@ -176,7 +162,7 @@ class DefaultTrainer(SimpleTrainer):
         }
         self.ema: ModelEMA | None = None
         if cfg.SOLVER.EMA.ENABLED:
-            parts["ema"] = self.ema = ModelEMA(model, cfg.SOLVER.EMA.DECAY)
+            parts["ema"] = self.ema = ModelEMA(bare_model, cfg.SOLVER.EMA.DECAY)
         self.checkpointer = Checkpointer(
             model,
             cfg.OUTPUT_DIR,
@@ -184,6 +170,7 @@ class DefaultTrainer(SimpleTrainer):
             rank_parts={"storage": self.storage},
             keep=cfg.SOLVER.KEEP_CHECKPOINTS,
             frozen=FrozenParts.from_config(cfg),
+            shards=shards,
         )
         self._rank_states: list[dict[str, Any]] = []
 
@@ -217,7 +204,8 @@ class DefaultTrainer(SimpleTrainer):
         self.data_loader = self.build_train_loader(self.cfg, start * self.cfg.SOLVER.IMS_PER_BATCH)
         self.results: dict[str, Any] = {}
         self.register_hooks(self.build_hooks())
-        super().train(start, self.cfg.SOLVER.MAX_ITER)
+        with self.checkpointer:
+            super().train(start, self.cfg.SOLVER.MAX_ITER)
         return self.results
 
     def before_train(self) -> None:
@@ -251,8 +239,11 @@ class DefaultTrainer(SimpleTrainer):
         ]
 
     def _evaluate(self) -> dict[str, Any]:
-        with self.ema.applied() if self.ema else contextlib.nullcontext():
-            self.results = self.test(self.cfg, self.bare_model)
+        with (
+            self.ema.applied() if self.ema else contextlib.nullcontext(),
+            gathered(self.bare_model) as model,
+        ):
+            self.results = self.test(self.cfg, model)
         return self.results
 
     @classmethod

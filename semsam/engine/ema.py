@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class ModelEMA:
@@ -36,8 +37,9 @@ class ModelEMA:
     @torch.no_grad()
     def update(self) -> None:
         """Take the model's present weights into the average."""
-        present = [p.detach() for p in self._model.parameters()]
-        torch._foreach_lerp_(list(self._average.values()), present, 1 - self._decay)
+        present = [_own_part(p.detach()) for p in self._model.parameters()]
+        average = [_own_part(value) for value in self._average.values()]
+        torch._foreach_lerp_(average, present, 1 - self._decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[nn.Module]:
@@ -48,9 +50,14 @@ class ModelEMA:
         finally:
             self._swap()
 
+    @torch.no_grad()
     def _swap(self) -> None:
+        # In place: FSDP gathers the memory that a parameter had from the first.
         for name, parameter in self._model.named_parameters():
-            parameter.data, self._average[name] = self._average[name], parameter.data
+            own, average = _own_part(parameter), _own_part(self._average[name])
+            kept = own.clone()
+            own.copy_(average)
+            average.copy_(kept)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged parameters by name."""
@@ -67,3 +74,8 @@ class ModelEMA:
             raise ValueError(f"averaged weights of another model; names that differ: {different}")
         for name, value in state_dict.items():
             self._average[name].copy_(value)
+
+
+def _own_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor, to change in place."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -18,6 +18,7 @@ from semsam.utils.events import EventWriter
 from semsam.utils.file_io import atomic_write
 
 from .ema import ModelEMA
+from .parallel import whole_state_dict
 from .train_loop import HookBase
 
 logger = logging.getLogger(__name__)
@@ -79,9 +80,11 @@ class EMAHook(HookBase):
 
     def after_train(self) -> None:
         """Write the averaged weights, in a file like any other checkpoint."""
-        if comm.is_main_process():
-            with self._ema.applied() as model, atomic_write(self._path, "wb") as file:
-                torch.save({"model": model.state_dict()}, file)
+        with self._ema.applied() as model:
+            state = whole_state_dict(model)
+            if comm.is_main_process():
+                with atomic_write(self._path, "wb") as file:
+                    torch.save({"model": state}, file)
 
 
 class EvalHook(HookBase):
@@ -155,7 +158,8 @@ class PeriodicWriter(HookBase):
 class PeriodicCheckpointer(HookBase):
     """Saves every ``period`` steps, and ``model_final`` after the last.
 
-    It comes after the hooks whose work a checkpoint has to hold.
+    An error of writing ends training with the step in which it shows. It comes after the hooks
+    whose work a checkpoint has to hold.
 
     Args:
         checkpointer: writes the files.
@@ -168,6 +172,7 @@ class PeriodicCheckpointer(HookBase):
 
     def after_step(self) -> None:
         """Save when the period is over."""
+        self._checkpointer.check()
         iteration = self.trainer.iter
         if iteration + 1 == self.trainer.max_iter:
             self._checkpointer.save("model_final", iteration=iteration)

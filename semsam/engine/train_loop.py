@@ -17,6 +17,8 @@ from semsam.solver import clip_gradients
 from semsam.utils import comm
 from semsam.utils.events import EventStorage
 
+from .parallel import average_scalar_gradients
+
 logger = logging.getLogger(__name__)
 
 
@@ -160,6 +162,7 @@ class SimpleTrainer(TrainerBase):
                 total = sum(losses.values()) / self.grad_accumulation
                 self.storage.put_scalars(**check_losses(losses, batch, self.iter))
                 self.scaler.scale(total).backward()
+        average_scalar_gradients(self.model)
         self._clip(images)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from semsam.config import CfgNode
 
@@ -28,18 +29,20 @@ _POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed")
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
     """Build AdamW over the trainable parameters, one group for each (rate, weight decay).
 
+    Scalars have groups of their own, since ranks that share a model have them whole.
+
     Raises:
         ValueError: if nothing is trainable.
     """
     settings = parameter_settings(cfg, model)
     if not settings:
         raise ValueError("the model has no trainable parameter; unfreeze a part of it")
-    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if name in settings:
-            groups[settings[name]].append(parameter)
+            groups[*settings[name], not parameter.dim()].append(parameter)
     return torch.optim.AdamW(
-        [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
+        [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay, _), p in groups.items()],
         lr=cfg.SOLVER.BASE_LR,
         fused=True,
     )
@@ -89,8 +92,18 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     Returns:
         Scalar: the norm before clipping.
     """
-    parameters = list(parameters)
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    learning = [p for p in parameters if p.grad is not None]
+    # What ranks have whole and what they share cannot be in one list.
+    shared = [p for p in learning if isinstance(p.grad, DTensor)]
+    kinds = [shared, [p for p in learning if not isinstance(p.grad, DTensor)]]
+    norms = [
+        nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])
+        for kind in kinds
+        if kind
+    ]
+    norms = [n.full_tensor() if isinstance(n, DTensor) else n for n in norms]
+    norm = norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms)
     if max_norm > 0:
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        for kind in kinds:
+            nn.utils.clip_grads_with_norm_(kind, max_norm, norm)
     return norm

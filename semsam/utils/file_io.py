@@ -60,7 +60,7 @@ def atomic_write(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if num_bytes is not None and num_bytes > shutil.disk_usage(path.parent).free:
-        raise _no_space(path, num_bytes)
+        raise no_space(path, num_bytes)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, mode) as file:
@@ -75,12 +75,12 @@ def atomic_write(
         with contextlib.suppress(FileNotFoundError):
             written = os.stat(temporary).st_size
             os.unlink(temporary)
-        if _is_no_space(error):
-            raise _no_space(path, num_bytes, written) from error
+        if is_no_space(error):
+            raise no_space(path, num_bytes, written) from error
         raise
 
 
-def _is_no_space(error: BaseException | None) -> bool:
+def is_no_space(error: BaseException | None) -> bool:
     """Whether it, or what it hides (torch.save fails once more on closing), is want of space."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _NO_SPACE:
@@ -89,7 +89,8 @@ def _is_no_space(error: BaseException | None) -> bool:
     return False
 
 
-def _no_space(path: Path, needed: int | None, written: int = 0) -> OSError:
+def no_space(path: Path, needed: int | None, written: int = 0) -> OSError:
+    """The error for a file, or a folder, of which so many bytes could be written."""
     free = shutil.disk_usage(path.parent).free
     size = f"at least {needed:,}" if needed is not None else f"more than {written:,}"
     return OSError(

@@ -41,7 +41,8 @@ def saved(tmp_path, base):
             if parameter.requires_grad:
                 parameter += 1
     checkpointer = Checkpointer(model, tmp_path / "run", frozen=FrozenParts.from_config(cfg))
-    checkpointer.save("model_final", iteration=3)
+    with checkpointer:
+        checkpointer.save("model_final", iteration=3)
     return model, tmp_path / "run" / "model_final.pth"
 
 
@@ -81,7 +82,8 @@ def saved_captioner(folder, language_model, **caption):
     cfg.MODEL.WEIGHTS, cfg.MODEL.FREEZE = str(base), ["backbone"]
     model = build_model(cfg)
     load_weights(model, base)
-    Checkpointer(model, folder, frozen=FrozenParts.from_config(cfg)).save("model_final")
+    with Checkpointer(model, folder, frozen=FrozenParts.from_config(cfg)) as checkpointer:
+        checkpointer.save("model_final")
     return folder / "model_final.pth"
 
 

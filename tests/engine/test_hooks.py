@@ -78,9 +78,10 @@ def test_learning_rate_of_a_line_is_the_one_that_its_step_used():
 
 def test_checkpoints_come_at_the_period_and_the_last_is_final(tmp_path):
     trainer = CountingTrainer()
-    hook = PeriodicCheckpointer(Checkpointer(nn.Linear(1, 1), tmp_path), period=2)
-    trainer.register_hooks([hook])
-    trainer.train(0, 6)
+    checkpointer = Checkpointer(nn.Linear(1, 1), tmp_path)
+    trainer.register_hooks([PeriodicCheckpointer(checkpointer, period=2)])
+    with checkpointer:
+        trainer.train(0, 6)
     assert sorted(p.name for p in tmp_path.glob("*.pth")) == [
         "model_0000001.pth",
         "model_0000003.pth",
@@ -101,9 +102,10 @@ def test_lines_of_a_run_resumed_between_two_lines_equal_those_of_an_unbroken_one
             [PeriodicWriter([writer], period=4), PeriodicCheckpointer(checkpointer, period=3)]
         )
         trainer.max_iter = 12
-        for trainer.iter in range(start, stop):
-            trainer.run_step()
-            trainer.after_step()
+        with checkpointer:
+            for trainer.iter in range(start, stop):
+                trainer.run_step()
+                trainer.after_step()
         return [json.loads(x) for x in (folder / "metrics.json").read_text().splitlines()]
 
     unbroken = run(tmp_path / "unbroken", 0, 12)

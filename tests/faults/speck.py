@@ -51,9 +51,12 @@ class Speck(nn.Module):
         if not kind or mark.exists() or self.fault.RANK not in (-1, rank):
             return 0.0
         mark.touch()
+        # Checkpoints are written while steps go on: harm is done when the newest is whole.
+        while not (newest := self._newest()):
+            time.sleep(0.01)
         if kind == "kill, newest checkpoint cut" and rank == 0:
-            newest = self.folder / (self.folder / "last_checkpoint").read_text()
-            newest.write_bytes(newest.read_bytes()[:-100])
+            path = next(newest.glob("*.distcp")) if newest.is_dir() else newest
+            path.write_bytes(path.read_bytes()[:-100])
         if kind.startswith("kill"):
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == "preempted":  # as SLURM tells the process that submitit has made an agent
@@ -63,3 +66,8 @@ class Speck(nn.Module):
             resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, resource.RLIM_INFINITY))
             return 0.0
         return math.nan
+
+    def _newest(self) -> Path | None:
+        """The checkpoint of two steps before; None as long as it is being written."""
+        name = (self.folder / "last_checkpoint").read_text()
+        return self.folder / name if f"{self.fault.STEP - 2:07d}" in name else None

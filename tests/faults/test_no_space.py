@@ -9,13 +9,17 @@ from .speck_run import write_config
 
 
 @pytest.mark.slow
-def test_no_space_for_a_checkpoint_stops_the_run_and_those_before_stay_whole(tmp_path):
+@pytest.mark.parametrize(("parallel", "suffix"), [("ddp", ".pth"), ("fsdp", "")])
+def test_no_space_for_a_checkpoint_stops_the_run_and_those_before_stay_whole(
+    tmp_path, parallel, suffix
+):
     config, output = write_config(tmp_path), tmp_path / "output"
-    text = run(config, output, "FAULT.KIND=no space", fails=True)
+    fault = ("FAULT.KIND=no space", f"SOLVER.PARALLEL={parallel}")
+    text = run(config, output, *fault, fails=True)
     error = text.splitlines()[-1]
     assert error.startswith("OSError: [Errno 28] no space: the file needs at least 1,0")
     assert "free" in error
-    assert error.endswith(f"'{output / 'model_0000008.pth'}'")
-    left = sorted(path.name for path in output.iterdir() if "model" in path.name)
-    assert left == ["model_0000002.pth", "model_0000005.pth"]
+    assert error.endswith(f"'{output / 'model_0000008'}{suffix}'")
+    left = sorted(path.name for path in output.glob("model*"))
+    assert left == [f"model_0000002{suffix}", f"model_0000005{suffix}"]
     assert not any(find_fault(output / name) for name in left)

@@ -59,3 +59,14 @@ def test_two_machines_go_on_from_the_last_whole_checkpoint_when_all_ranks_are_ki
     assert "model_0000005.pth is damaged" in text
     assert f"resuming from {tmp_path / 'model_0000002.pth'}" in text
     assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_ranks_that_share_a_model_go_on_from_the_last_whole_checkpoint(config, tmp_path, whole):
+    """Of a folder, one part is cut; losses are those of ranks with copies of the model."""
+    fault = ("FAULT.KIND=kill, newest checkpoint cut", "FAULT.RANK=0", "SOLVER.PARALLEL=fsdp")
+    text = run(config, tmp_path, "--num-gpus", "2", "--max-restarts", "1", *fault)
+    assert "model_0000005 is damaged" in text
+    assert f"resuming from {tmp_path / 'model_0000002'}" in text
+    for expected, line in zip(lines(whole), lines(tmp_path), strict=True):
+        assert line == pytest.approx(expected, rel=1e-5)

@@ -57,6 +57,14 @@ def test_parameters_of_equal_settings_share_a_group():
     assert sizes == {(1e-4, 0.05): 1, (1e-5, 0.05): 2, (1e-5, 0.0): 3, (1e-4, 0.0): 3}
 
 
+def test_scalars_have_a_group_of_their_own():
+    model = Small()
+    model.logit_scale = nn.Parameter(torch.tensor(2.0))
+    groups = [g["params"] for g in build_optimizer(get_cfg(), model).param_groups]
+    (scalars,) = (params for params in groups if not params[0].dim())
+    assert [id(p) for p in scalars] == [id(model.logit_scale)]
+
+
 def test_frozen_parameters_are_left_out():
     model = Small()
     model.backbone.requires_grad_(False)

@@ -219,7 +219,7 @@ class CaptionHead(nn.Module):
         if unknown:
             raise ValueError(f"tasks are {', '.join(TASKS)}, not {', '.join(unknown)}")
         seen = self.projection(tokens.flatten(0, 1))
-        asked = torch.tensor([TASKS.index(t) for t in tasks], device=tokens.device)
+        asked = tokens.new_tensor([TASKS.index(t) for t in tasks], dtype=torch.long)
         table = self.task_tokens.weight.unflatten(0, (len(TASKS), self.num_task_tokens))
         return torch.cat([table[asked].repeat_interleave(tokens.shape[1], dim=0), seen], dim=1)
 
@@ -275,6 +275,8 @@ class CaptionHead(nn.Module):
             pad_token_id=ends[0] if config.pad_token_id is None else config.pad_token_id,
             return_dict_in_generate=True,
             output_scores=True,
+            # Ranks never wait for each other's sentences, also where training shards the weights.
+            synced_gpus=False,
         )
         if beams > 1:
             return result.sequences, result.sequences_scores
