@@ -77,10 +77,11 @@ def map_in_processes(
     finally:
         for process in processes:
             process.terminate()
-        for process in processes:
-            process.join()
+        # One that was terminated too early, before it could take that for its end, sees this.
         for pipe in pipes:
             pipe.close()
+        for process in processes:
+            process.join()
 
 
 def _send(pipe: Connection, item: Any) -> None:
@@ -112,6 +113,8 @@ def _serve(
         other.close()
     # Of Ctrl-C the parent hears too, and it ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A handler of the parent's, which a fork has too, would let it outlive being terminated.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             pipe.send(_call(function, pipe.recv()))

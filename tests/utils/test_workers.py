@@ -26,6 +26,15 @@ def test_what_the_function_raises_ends_the_work():
     assert info.value.errno == 28
 
 
+def test_workers_end_where_their_parent_would_not():
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            list(map_in_processes(fail_at_three, range(100), 2))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Odd(Exception):
     def __init__(self, first, second):
         super().__init__(f"{first} {second}")
