@@ -1,6 +1,6 @@
 """What it takes to train Semantic-SAM on all of SA-1B, from counted products and stated rates.
 
-    python benchmarks/scale.py --gpu-tflops 100 --images-per-core 16
+    python benchmarks/scale.py --gpu-tflops 100 --images-per-core 20
 
 Products of one image are counted on this machine; rates of machines that are not at hand are
 options, whose defaults docs/scale.md explains.
@@ -48,7 +48,7 @@ def main() -> None:
     add("--configs", nargs="+", default=["semantic_sam_swin_t_sa1b", "semantic_sam_swin_l_sa1b"])
     add("--clicks", type=int, default=60)
     add("--gpu-tflops", type=float, default=100, help="that a GPU reaches in training")
-    add("--images-per-core", type=float, default=16, help="samples a second of one CPU core")
+    add("--images-per-core", type=float, default=20, help="samples a second of one CPU core")
     add("--row-mb", type=float, default=1.3, help="of a row of a shard")
     add("--link-gb", type=float, default=25, help="GB/s between a GPU and other machines")
     add("--batch", type=int, default=2, help="images of a GPU in a step")

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from semsam.config import CfgNode
 from semsam.data import MetadataCatalog, build_train_loader
-from semsam.engine import launch
-from semsam.engine.defaults import create_ddp_model
+from semsam.engine import create_ddp_model, launch
 from semsam.modeling import build_model
 from semsam.modeling.text.classifier import Classifier
 from semsam.utils import comm
